@@ -1,0 +1,39 @@
+//! `objcg`: the lab on the command line.
+//!
+//! `args` declares the options, `run_compare` and `trace_info` do the work, `table`, `series_csv` and `plot` show it. Files are
+//! written whole or not at all (`output`). Bad input ends with one line on stderr and exit code 2.
+#![forbid(unsafe_code)]
+
+mod args;
+mod format;
+mod output;
+mod plot;
+mod run_compare;
+mod series_csv;
+mod table;
+mod trace_info;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, TraceCommand};
+
+/// Exit code of bad input: that of clap for bad arguments.
+const BAD_INPUT: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        None => run_compare::run(&cli.compare),
+        Some(Command::Compare(args)) => run_compare::run(&args),
+        Some(Command::Trace { command: TraceCommand::Info(args) }) => trace_info::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("objcg: {error:#}");
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}

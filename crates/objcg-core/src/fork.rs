@@ -1,0 +1,38 @@
+//! `fork` in a threaded process: the forking thread takes every lock of the engine, in lock order, and gives them back in
+//! parent and child, so that no lock is held in the child by a thread that does not exist there.
+
+#![expect(unsafe_code, reason = "runs before main, to register the handlers")]
+
+use crate::memcg;
+use crate::os;
+use crate::page_alloc;
+use crate::slab;
+use crate::{kmalloc, kmem_cache};
+
+/// Registered by the loader before `main`: an allocator entry must not have to ask whether it was done.
+#[used]
+// SAFETY: `.init_array` holds pointers to functions of this signature.
+#[unsafe(link_section = ".init_array")]
+static REGISTER: extern "C" fn() = {
+    extern "C" fn register() {
+        // Without the handlers a fork in a threaded process is as unsafe as in any allocator that has none.
+        let _registered = os::at_fork(prepare, release, release);
+    }
+    register
+};
+
+extern "C" fn prepare() {
+    memcg::hold_for_fork();
+    kmalloc::hold_for_fork();
+    kmem_cache::hold_for_fork();
+    slab::caches_for_fork().iter().for_each(slab::Cache::hold_for_fork);
+    page_alloc::hold_for_fork();
+}
+
+extern "C" fn release() {
+    page_alloc::release_after_fork();
+    slab::caches_for_fork().iter().rev().for_each(slab::Cache::release_after_fork);
+    kmem_cache::release_after_fork();
+    kmalloc::release_after_fork();
+    memcg::release_after_fork();
+}

@@ -1,0 +1,194 @@
+//! Memory of any size: a size class, a run of pages, or a mapping of its own.
+//!
+//! Key functions: [`alloc`], [`alloc_zeroed`], [`free`], [`realloc`], [`usable_size`]. The address alone says what an
+//! object is: in the region its page's descriptor, outside it the table of huge objects. Below: `hooks`.
+//!
+//! | size | where | looked up by | alignment |
+//! |---|---|---|---|
+//! | ≤ 32 KiB | slab of a size class | descriptor | up to 4 KiB |
+//! | ≤ 4 MiB | run of pages | descriptor | up to 2 MiB |
+//! | above | mapping of its own | table | any |
+
+#![expect(unsafe_code, reason = "memory comes back as addresses that the user vouches for")]
+
+mod huge;
+mod large;
+
+use core::ptr::NonNull;
+
+use crate::cpu::CpuId;
+use crate::hooks;
+use crate::page_alloc::{self, PageIdx, PageKind, page};
+use crate::report::die;
+use crate::size_class::{NR_CLASSES, SizeClass};
+use crate::slab::{Cache, SlabObject};
+
+static CACHES: [Cache; NR_CLASSES] = caches();
+
+const fn caches() -> [Cache; NR_CLASSES] {
+    let mut caches = [const { Cache::UNUSED }; NR_CLASSES];
+    let mut index = 0;
+    while index < NR_CLASSES {
+        caches[index] = Cache::for_class(SizeClass::from_index(index).size());
+        index += 1;
+    }
+    caches
+}
+
+/// What an address that a user alleges to own was found to be.
+enum Found {
+    Slab(SlabObject),
+    Large(PageIdx),
+    Huge,
+}
+
+/// At least `nr_bytes` at a multiple of `align`, a power of two; not initialised, charged to the current group. `None` if
+/// a limit refuses or the process is out of memory: nothing changed then.
+#[inline]
+#[must_use]
+pub fn alloc(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    match SizeClass::of_layout(nr_bytes, align) {
+        Some(class) => hooks::alloc(&CACHES[class.index()], CpuId::current()),
+        None => alloc_pages(nr_bytes, align).map(|pages| pages.address),
+    }
+}
+
+/// The same, all zero. Pages that come fresh from the operating system are not written again.
+#[must_use]
+pub fn alloc_zeroed(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    let (address, zeroed) = match SizeClass::of_layout(nr_bytes, align) {
+        Some(class) => (hooks::alloc(&CACHES[class.index()], CpuId::current())?, false),
+        None => {
+            let pages = alloc_pages(nr_bytes, align)?;
+            (pages.address, pages.zeroed)
+        }
+    };
+    if !zeroed {
+        // SAFETY: the memory was just taken and has at least `nr_bytes`.
+        unsafe { address.write_bytes(0, nr_bytes) };
+    }
+    Some(address)
+}
+
+/// Memory that was taken as pages.
+pub(super) struct Pages {
+    address: NonNull<u8>,
+    zeroed: bool,
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_pages(nr_bytes: usize, align: usize) -> Option<Pages> {
+    if nr_bytes <= large::MAX_BYTES && align <= large::MAX_ALIGN {
+        large::alloc(nr_bytes, align)
+    } else {
+        huge::alloc(nr_bytes, align)
+    }
+}
+
+/// Gives memory back; its price returns to whoever was charged for it. Aborts on an address that is not the start of a
+/// live object, as far as that can be seen.
+///
+/// # Safety
+/// `address` came from this module, and nothing uses the memory any more.
+#[inline]
+pub unsafe fn free(address: NonNull<u8>) {
+    match find(address) {
+        Found::Slab(object) => hooks::free(Cache::of_slab(object.page), CpuId::current(), &object),
+        Found::Large(head) => large::free(head),
+        Found::Huge => huge::free(address),
+    }
+}
+
+/// Bytes that may be used at `address`: at least as many as were asked for.
+///
+/// # Safety
+/// `address` came from this module and was not freed.
+#[must_use]
+pub unsafe fn usable_size(address: NonNull<u8>) -> usize {
+    size_of_found(&find(address), address)
+}
+
+fn size_of_found(found: &Found, address: NonNull<u8>) -> usize {
+    match found {
+        Found::Slab(object) => Cache::of_slab(object.page).size(),
+        Found::Large(head) => large::nr_bytes(*head),
+        Found::Huge => huge::nr_bytes(address),
+    }
+}
+
+/// Resizes memory, in place where its class, its neighbouring pages or its mapping allow; else it moves. In place it
+/// stays its owner's; if it moves, the new memory is charged to the current group. `None` leaves it as it was.
+///
+/// # Safety
+/// `address` came from this module with this `align` (or a larger one) and was not freed; if it moves, nothing may use
+/// the old address any more.
+pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    let found = find(address);
+    let in_place = match &found {
+        Found::Slab(object) => fits_in_place(Cache::of_slab(object.page).size(), nr_bytes, align).then_some(address),
+        Found::Large(head) => large::resize(*head, nr_bytes).then_some(address),
+        Found::Huge if align <= crate::os::PAGE_SIZE => huge::resize(address, nr_bytes),
+        Found::Huge => None,
+    };
+    if in_place.is_some() {
+        return in_place;
+    }
+    let moved = alloc(nr_bytes, align)?;
+    let nr_kept = size_of_found(&found, address).min(nr_bytes);
+    // SAFETY: both have that many bytes, and new memory does not overlap live memory.
+    unsafe { moved.copy_from_nonoverlapping(address, nr_kept) };
+    // SAFETY: the caller gives the old address up.
+    unsafe { free(address) };
+    Some(moved)
+}
+
+/// Whether an object of `size` bytes should stay where it is: it fits, and a smaller class would not save a quarter.
+fn fits_in_place(size: usize, nr_bytes: usize, align: usize) -> bool {
+    nr_bytes <= size && SizeClass::of_layout(nr_bytes, align).is_some_and(|class| class.size() * 4 > size * 3)
+}
+
+/// Looks an address up; aborts unless an object starts there.
+#[inline]
+fn find(address: NonNull<u8>) -> Found {
+    let Some(head) = page_alloc::head_of(address.as_ptr() as usize) else { return Found::Huge };
+    match page(head).kind() {
+        PageKind::Slab => Found::Slab(SlabObject::in_slab(address, head)),
+        PageKind::Large if page_alloc::address(head) == address => Found::Large(head),
+        kind => report_stranger(address, kind),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn report_stranger(address: NonNull<u8>, kind: PageKind) -> ! {
+    match kind {
+        PageKind::Large => die!("{address:p}: inside a large object, not its start"),
+        PageKind::Free | PageKind::Releasing => die!("{address:p}: freed already: its pages are free"),
+        _ => die!("{address:p}: not the address of an object"),
+    }
+}
+
+/// Objects and bytes in huge mappings, by owner.
+pub(crate) fn for_each_huge(visit: impl FnMut(u32, usize)) {
+    huge::for_each(visit);
+}
+
+/// Empties the CPUs' sheaves of all size classes, gives empty slabs and free pages back to the operating system, and
+/// returns how many bytes of pages that were.
+pub fn trim() -> usize {
+    CACHES.iter().for_each(|cache| cache.shrink_to(0));
+    page_alloc::release_all()
+}
+
+/// Takes the locks of this module for a `fork`.
+pub(crate) fn hold_for_fork() {
+    huge::hold_for_fork();
+    CACHES.iter().for_each(Cache::hold_for_fork);
+}
+
+/// Gives back what [`hold_for_fork`] took.
+pub(crate) fn release_after_fork() {
+    CACHES.iter().rev().for_each(Cache::release_after_fork);
+    huge::release_after_fork();
+}

@@ -1,0 +1,383 @@
+//! Groups: the tree of [`Memcg`], what is charged to them, and the current one of each thread.
+//!
+//! Key types: [`Memcg`] (a counted handle), [`Entered`] (the guard of the current group), and behind them the vessel
+//! (`objcg`), the page counter, the stocks. Knows nothing of slabs: it counts bytes for whoever asks. Below: `table`,
+//! `page_alloc` for the tables' pages.
+//!
+//! The whole of the slab side uses four functions: [`current`], [`charge`], [`credit`], and [`leads_to`] for statistics.
+
+mod charge;
+mod current;
+mod index;
+mod name;
+mod node;
+pub(crate) mod objcg;
+mod page_counter;
+mod pin;
+mod stock;
+mod stocks;
+mod tree;
+mod walk;
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use crate::cpu::nr_cpus;
+use crate::sync::Ordering;
+use node::node;
+
+pub(crate) use charge::{charge, credit};
+pub(crate) use current::current;
+pub use name::{Name, NameError};
+pub(crate) use walk::{group_bytes, leads_to, stock_bytes};
+
+/// The root's vessel; as an object's owner it means "not charged".
+pub(crate) const ROOT_VESSEL: u32 = 0;
+
+/// A counted handle to a group: a node of the tree, with a counter and a limit of its own.
+///
+/// The group lives while a handle or a child holds it; the end of the last one deletes it. What outlives it becomes its
+/// parent's. Source: the kernel's `struct mem_cgroup`.
+pub struct Memcg {
+    idx: u32,
+}
+
+/// The guard of [`Memcg::enter`]: dropping it makes the group current again that was current before.
+#[must_use = "the group is left again when the guard is dropped"]
+pub struct Entered<'a> {
+    previous: u32,
+    /// Borrowed from the handle, which keeps the group's vessel; bound to the thread, whose word it restores.
+    _bound: PhantomData<(&'a Memcg, *const ())>,
+}
+
+/// A charge that was refused by a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    refused_by: u32,
+    nr_bytes: u64,
+}
+
+/// Why a group cannot be created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateError {
+    /// The name is not one.
+    Name(NameError),
+    /// The parent has a child of that name.
+    Exists,
+    /// The parent was deleted.
+    ParentDeleted,
+    /// The parent, or a group above it, has no room for the new group's own memory.
+    Limit(Refused),
+    /// The process is out of memory.
+    NoMemory,
+}
+
+/// Why a group cannot be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteError {
+    /// The root is for ever.
+    Root,
+    /// It was deleted before.
+    Deleted,
+    /// It has children, which would lose their parent.
+    HasChildren,
+}
+
+/// Why a limit cannot be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitError {
+    /// The root has no limit: what is not in a group is not counted.
+    Root,
+    /// The group was deleted.
+    Deleted,
+}
+
+/// How often a group's limit was met, since it was created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Charges that met the limit; some fitted after the stocks were drained.
+    pub max: u64,
+    /// Charges that were refused.
+    pub oom: u64,
+}
+
+impl Memcg {
+    /// The root of the tree. Memory that is in no group is the root's and is not counted.
+    ///
+    /// Aborts if the process has no memory for the tables of groups.
+    #[must_use]
+    pub fn root() -> Memcg {
+        if !tree::init() {
+            crate::report::die!("no memory for the root group");
+        }
+        tree::add_user(node::ROOT);
+        Memcg { idx: node::ROOT }
+    }
+
+    /// A new child. Its own memory (288 bytes, 552 with a name over 128 bytes) is charged to this group.
+    ///
+    /// # Errors
+    /// See [`CreateError`]; nothing is left of a refused group.
+    pub fn create(&self, name: &str) -> Result<Memcg, CreateError> {
+        let name = Name::new(name).map_err(CreateError::Name)?;
+        tree::create(self.idx, &name).map(|idx| Memcg { idx })
+    }
+
+    /// The living child of that name.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Option<Memcg> {
+        let name = Name::new(name).ok()?;
+        tree::find_child(self.idx, &name).map(|idx| Memcg { idx })
+    }
+
+    /// Fills `room` with children, newest first, and returns how many there are, which may be more.
+    pub fn children(&self, room: &mut [Option<Memcg>]) -> usize {
+        let mut slots = room.iter_mut();
+        let mut nr_children = 0;
+        // Handles that were in `room` are dropped first: their end must not come back to the tree lock.
+        slots.by_ref().for_each(|slot| *slot = None);
+        let mut slots = room.iter_mut();
+        tree::for_each_child(self.idx, |idx| {
+            nr_children += 1;
+            match slots.next() {
+                Some(slot) => *slot = Some(Memcg { idx }),
+                // Under the tree lock and listed, so its count cannot be the last.
+                None => drop_listed(idx),
+            }
+        });
+        nr_children
+    }
+
+    /// The parent; `None` for the root and for a deleted group.
+    #[must_use]
+    pub fn parent(&self) -> Option<Memcg> {
+        tree::parent(self.idx).map(|idx| Memcg { idx })
+    }
+
+    /// The name; empty for the root.
+    #[must_use]
+    pub fn name(&self) -> Name {
+        node(self.idx).name()
+    }
+
+    /// The number of the group's slot: unique among the groups that live or are held, reused later.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.idx
+    }
+
+    /// Whether the group was deleted.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        node(self.idx).pin.is_dead()
+    }
+
+    /// Deletes the group at once, whatever handles there are: they get errors from now on. What is charged to it becomes
+    /// its parent's, without a visit to any object: O(1).
+    ///
+    /// # Errors
+    /// See [`DeleteError`].
+    pub fn delete(&self) -> Result<(), DeleteError> {
+        tree::delete(self.idx)
+    }
+
+    /// Bytes charged to the group and its descendants: live objects, their owner slots, child groups' own memory, and
+    /// what stocks hold ready (at most [`stock_bound`]; [`Memcg::drain`] gives it back). 0 once the group is deleted.
+    #[must_use]
+    pub fn usage(&self) -> u64 {
+        if self.is_deleted() { 0 } else { node(self.idx).counter.usage() }
+    }
+
+    /// The most bytes that were charged at once.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        node(self.idx).counter.peak()
+    }
+
+    /// The limit in bytes; `None` without one.
+    #[must_use]
+    pub fn max(&self) -> Option<u64> {
+        Some(node(self.idx).counter.max()).filter(|max| *max != page_counter::UNLIMITED)
+    }
+
+    /// Sets or lifts the limit; no charge takes usage over it from now on. Returns by how much usage is over it now:
+    /// stocks are drained, objects are not.
+    ///
+    /// # Errors
+    /// See [`LimitError`].
+    pub fn set_max(&self, max: Option<u64>) -> Result<u64, LimitError> {
+        if self.idx == node::ROOT {
+            return Err(LimitError::Root);
+        }
+        if self.is_deleted() {
+            return Err(LimitError::Deleted);
+        }
+        let max = max.unwrap_or(page_counter::UNLIMITED);
+        let counter = &node(self.idx).counter;
+        counter.set_max(max);
+        if counter.usage() > max {
+            charge::drain_subtree(self.idx);
+        }
+        Ok(counter.usage().checked_sub(max).unwrap_or_default())
+    }
+
+    /// How often the limit was met.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        let events = &node(self.idx).events;
+        Events { max: events.max.load(Ordering::Relaxed), oom: events.oom.load(Ordering::Relaxed) }
+    }
+
+    /// Gives back what the CPUs' stocks hold for the group and its descendants, so that at a quiet point [`usage`] is
+    /// exactly what objects and groups hold. Looks at every stock of every CPU: microseconds.
+    ///
+    /// [`usage`]: Memcg::usage
+    pub fn drain(&self) {
+        charge::drain_subtree(self.idx);
+    }
+
+    /// Makes this the group that the thread's new objects are charged to, until the guard is dropped. In a deleted group
+    /// they are charged to its nearest living ancestor. Costs a thread-local word's exchange.
+    #[inline]
+    pub fn enter(&self) -> Entered<'_> {
+        let previous = current::replace(node(self.idx).objcg.load(Ordering::Relaxed));
+        Entered { previous, _bound: PhantomData }
+    }
+}
+
+fn drop_listed(idx: u32) {
+    node(idx).nr_users.fetch_sub(1, Ordering::Relaxed);
+}
+
+impl Clone for Memcg {
+    fn clone(&self) -> Self {
+        tree::add_user(self.idx);
+        Memcg { idx: self.idx }
+    }
+}
+
+impl Drop for Memcg {
+    fn drop(&mut self) {
+        tree::drop_user(self.idx);
+    }
+}
+
+impl PartialEq for Memcg {
+    fn eq(&self, other: &Self) -> bool {
+        self.idx == other.idx
+    }
+}
+
+impl Eq for Memcg {}
+
+impl fmt::Debug for Memcg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memcg").field("id", &self.idx).field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Entered<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        current::replace(self.previous);
+    }
+}
+
+impl Refused {
+    /// The [`Memcg::id`] of the group whose limit refused.
+    #[must_use]
+    pub fn refused_by(self) -> u32 {
+        self.refused_by
+    }
+
+    /// The bytes that did not fit.
+    #[must_use]
+    pub fn nr_bytes(self) -> u64 {
+        self.nr_bytes
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes are over the limit of group {}", self.nr_bytes, self.refused_by)
+    }
+}
+
+impl fmt::Display for CreateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CreateError::Name(error) => error.fmt(f),
+            CreateError::Exists => f.write_str("a group of that name exists already"),
+            CreateError::ParentDeleted => f.write_str("the parent group was deleted"),
+            CreateError::Limit(refused) => write!(f, "no room for the group's own memory: {refused}"),
+            CreateError::NoMemory => f.write_str("the process is out of memory"),
+        }
+    }
+}
+
+impl fmt::Display for DeleteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeleteError::Root => "the root group cannot be deleted",
+            DeleteError::Deleted => "the group was deleted before",
+            DeleteError::HasChildren => "the group has children; delete them first",
+        })
+    }
+}
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LimitError::Root => "the root group has no limit",
+            LimitError::Deleted => "the group was deleted",
+        })
+    }
+}
+
+impl core::error::Error for Refused {}
+impl core::error::Error for CreateError {}
+impl core::error::Error for DeleteError {}
+impl core::error::Error for LimitError {}
+
+/// Living groups, the root not counted.
+#[must_use]
+pub fn nr_groups() -> usize {
+    tree::nr_groups()
+}
+
+/// Slots of deleted groups that are still pinned: by handles to them, or by charges under way at this moment. Objects
+/// never pin one.
+#[must_use]
+pub fn nr_dying() -> usize {
+    tree::nr_dying()
+}
+
+/// Vessels, of living groups and of dead ones to which something is still charged, the root's not counted. One takes
+/// [`VESSEL_BYTES`](objcg::VESSEL_BYTES) = 32 bytes.
+#[must_use]
+pub fn nr_vessels() -> usize {
+    (charge::VESSELS.nr_used() as usize).saturating_sub(1)
+}
+
+/// The most bytes by which one group's usage can exceed what its objects and groups hold, because stocks hold them
+/// ready: CPUs × 128 KiB.
+#[must_use]
+pub fn stock_bound() -> u64 {
+    nr_cpus() as u64 * charge::MAX_KEEP
+}
+
+/// The most bytes that all stocks of one CPU can hold ready, for all groups together.
+#[must_use]
+pub fn stock_bound_per_cpu() -> u64 {
+    charge::max_stock_bytes_per_cpu()
+}
+
+/// Takes the locks of this side for a `fork`.
+pub(crate) fn hold_for_fork() {
+    tree::hold_for_fork();
+}
+
+/// Gives back what [`hold_for_fork`] took.
+pub(crate) fn release_after_fork() {
+    tree::release_after_fork();
+}

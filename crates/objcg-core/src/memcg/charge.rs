@@ -1,0 +1,235 @@
+//! Charging: from a stock word up the tree, and back.
+//!
+//! A *charge* takes bytes from this CPU's stock; on a miss a batch is charged at the group and every ancestor, or, if
+//! that is refused, the exact amount; then the stocks of the refusing subtree are drained and it is tried once more. A
+//! *credit* is the way back: into the stock, and what the stock does not keep goes down the tree again. Callers hold no
+//! lock of the slab side.
+
+use super::Refused;
+use super::node::{ROOT, node};
+use super::objcg::{Target, VESSEL_BYTES, Vessels};
+use super::stock::{NR_SLOTS, Residue, StockSlot};
+use super::stocks::{self, slot};
+use super::tree;
+use crate::cpu::{CpuId, nr_cpus};
+use crate::report::die;
+use crate::sync::Ordering;
+
+/// The smallest and the largest batch that is charged ahead, in bytes.
+const MIN_BATCH: u64 = 4 << 10;
+const MAX_BATCH: u64 = 64 << 10;
+/// A batch is this share of what the group uses, within those bounds,
+const USAGE_SHARE: u64 = 16;
+/// and all CPUs' batches together at most this share of the smallest limit above it.
+const LIMIT_SHARE: u64 = 32;
+/// The most bytes that one stock word keeps: two batches.
+pub(crate) const MAX_KEEP: u64 = 2 * MAX_BATCH;
+
+pub(super) static VESSELS: Vessels = Vessels::new();
+
+/// Charges `nr_bytes` to a vessel's group. Returns the vessel that was charged: the same, or where it leads to after its
+/// group was deleted. [`credit`] takes the bytes back.
+#[inline]
+pub(crate) fn charge(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+    if let Ok(small) = u32::try_from(nr_bytes)
+        && slot(cpu, vessel).is_some_and(|stock| stock.consume(vessel, small))
+    {
+        return Ok(vessel);
+    }
+    charge_slow(cpu, vessel, nr_bytes)
+}
+
+/// Takes back bytes that were charged to `vessel` and are still counted there.
+#[inline]
+pub(crate) fn credit(cpu: CpuId, vessel: u32, nr_bytes: u64) {
+    let mut owed = refill(cpu, vessel, nr_bytes);
+    while let Some((vessel, nr_bytes)) = owed {
+        owed = give_back(vessel, nr_bytes);
+    }
+}
+
+/// Puts bytes into the stock; returns what has to be given back instead.
+#[inline]
+fn refill(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Option<(u32, u64)> {
+    match slot(cpu, vessel) {
+        Some(stock) if nr_bytes <= MAX_KEEP => {
+            let excess = stock.refill(vessel, nr_bytes as u32, VESSELS.keep(vessel))?;
+            Some((excess.vessel, u64::from(excess.nr_bytes)))
+        }
+        _ => Some((vessel, nr_bytes)),
+    }
+}
+
+/// Gives bytes of a vessel back to its group. Returns what that has freed: a dead vessel's own memory.
+#[cold]
+#[inline(never)]
+fn give_back(vessel: u32, nr_bytes: u64) -> Option<(u32, u64)> {
+    let Some(group) = PinnedNode::of_vessel(vessel) else { die!("vessel {vessel}: charged, but freed") };
+    uncharge_up(group.idx, nr_bytes);
+    drop(group);
+    VESSELS.note_return(vessel, nr_bytes).map(|freed| (freed.target, freed.nr_bytes))
+}
+
+#[cold]
+#[inline(never)]
+fn charge_slow(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+    let Some(group) = PinnedNode::of_vessel(vessel) else { die!("vessel {vessel}: in use, but freed") };
+    let live = node(group.idx).objcg.load(Ordering::Relaxed);
+    if live != vessel
+        && let Ok(small) = u32::try_from(nr_bytes)
+        && slot(cpu, live).is_some_and(|stock| stock.consume(live, small))
+    {
+        return Ok(live);
+    }
+    let batch = batch(group.idx);
+    VESSELS.set_keep(live, 2 * batch as u32);
+    if nr_bytes < batch && slot(cpu, live).is_some() && charge_up(group.idx, batch).is_ok() {
+        VESSELS.note_charge(live, batch);
+        credit(cpu, live, batch - nr_bytes);
+        return Ok(live);
+    }
+    charge_exactly(group.idx, nr_bytes)?;
+    VESSELS.note_charge(live, nr_bytes);
+    Ok(live)
+}
+
+fn charge_exactly(group: u32, nr_bytes: u64) -> Result<(), Refused> {
+    let Err(refusing) = charge_up(group, nr_bytes) else { return Ok(()) };
+    node(refusing).events.max.fetch_add(1, Ordering::Relaxed);
+    drain_subtree(refusing);
+    charge_up(group, nr_bytes).map_err(|refusing| {
+        node(refusing).events.oom.fetch_add(1, Ordering::Relaxed);
+        Refused { refused_by: refusing, nr_bytes }
+    })
+}
+
+/// Charges a pinned group and its ancestors, all or none; the error is the refusing one. The pins of a slot's children
+/// keep its ancestors' slots.
+fn charge_up(group: u32, nr_bytes: u64) -> Result<(), u32> {
+    let mut at = group;
+    loop {
+        let level = node(at);
+        if !level.counter.try_charge(nr_bytes) {
+            undo(group, at, nr_bytes);
+            return Err(at);
+        }
+        if at == ROOT {
+            break;
+        }
+        at = level.parent.load(Ordering::Relaxed);
+    }
+    ancestors(group).for_each(|at| node(at).counter.note_peak());
+    Ok(())
+}
+
+#[cold]
+fn undo(group: u32, refusing: u32, nr_bytes: u64) {
+    for at in ancestors(group).take_while(|at| *at != refusing) {
+        node(at).counter.uncharge(nr_bytes);
+    }
+}
+
+fn uncharge_up(group: u32, nr_bytes: u64) {
+    for at in ancestors(group) {
+        let before = node(at).counter.uncharge(nr_bytes);
+        if before < nr_bytes {
+            die!("group {at}: {nr_bytes} bytes returned, {before} charged");
+        }
+    }
+}
+
+/// The group and its ancestors, the root last. The group is pinned.
+pub(super) fn ancestors(group: u32) -> impl Iterator<Item = u32> {
+    core::iter::successors(Some(group), |at| {
+        (*at != ROOT).then(|| node(*at).parent.load(Ordering::Relaxed))
+    })
+}
+
+/// Bytes to charge ahead for a group: little for an idle one and under a small limit, more with use.
+fn batch(group: u32) -> u64 {
+    let smallest_max = ancestors(group).map(|at| node(at).counter.max()).min().unwrap_or(u64::MAX);
+    let by_use = (node(group).counter.usage() / USAGE_SHARE).clamp(MIN_BATCH, MAX_BATCH);
+    by_use.min(smallest_max / (LIMIT_SHARE * nr_cpus() as u64))
+}
+
+/// Gives back what all CPUs' stocks hold for a group and its descendants.
+pub(super) fn drain_subtree(top: u32) {
+    let in_subtree = |vessel| {
+        PinnedNode::of_vessel(vessel).is_some_and(|group| ancestors(group.idx).any(|at| at == top))
+    };
+    stocks::for_each(|stock| {
+        if let Some(residue) = stock.drain_if(in_subtree) {
+            give_back_residue(residue);
+        }
+    });
+}
+
+/// Gives back what this CPU's stock holds for a vessel.
+pub(super) fn drain_here(vessel: u32) {
+    let residue = slot(CpuId::current(), vessel).and_then(|stock| stock.drain_if(|id| id == vessel));
+    if let Some(residue) = residue {
+        give_back_residue(residue);
+    }
+}
+
+fn give_back_residue(residue: Residue) {
+    let mut owed = Some((residue.vessel, u64::from(residue.nr_bytes)));
+    while let Some((vessel, nr_bytes)) = owed {
+        owed = give_back(vessel, nr_bytes);
+    }
+}
+
+/// A group's slot that is pinned for the time of a charge.
+pub(super) struct PinnedNode {
+    pub(super) idx: u32,
+}
+
+impl PinnedNode {
+    /// The group that a vessel leads to; `None` if the vessel's slot is free, which a vessel with anything charged to it
+    /// never is.
+    pub(super) fn of_vessel(vessel: u32) -> Option<PinnedNode> {
+        let mut id = vessel;
+        loop {
+            match VESSELS.target(id) {
+                Target::Node { idx, generation } => {
+                    if node(idx).pin.try_get(generation) {
+                        return Some(PinnedNode { idx });
+                    }
+                    // The group died just now. Its vessel was forwarded before: look again.
+                    core::hint::spin_loop();
+                }
+                Target::Forwarded => {
+                    let (live, freed) = VESSELS.find(id)?;
+                    if let Some(freed) = freed {
+                        credit(CpuId::current(), freed.target, freed.nr_bytes);
+                    }
+                    id = live;
+                }
+                // What was found live a moment ago may be gone if nothing keeps the first one: start again from there.
+                Target::Nowhere if id != vessel => id = vessel,
+                Target::Nowhere => return None,
+            }
+        }
+    }
+}
+
+impl Drop for PinnedNode {
+    fn drop(&mut self) {
+        tree::unpin(self.idx);
+    }
+}
+
+/// Returns the memory of a vessel that a release has freed.
+pub(super) fn credit_freed(freed: Option<super::objcg::Freed>) {
+    if let Some(freed) = freed {
+        debug_assert!(freed.nr_bytes.is_multiple_of(VESSEL_BYTES));
+        credit(CpuId::current(), freed.target, freed.nr_bytes);
+    }
+}
+
+/// Bytes that stocks hold per CPU at most.
+pub(crate) const fn max_stock_bytes_per_cpu() -> u64 {
+    NR_SLOTS as u64 * MAX_KEEP
+}
+
+const _: () = assert!(size_of::<StockSlot>() == 8);

@@ -1,0 +1,125 @@
+//! Usage and limit of one group, after the kernel's `mm/page_counter.c`; here in bytes, and never over the limit.
+//!
+//! One struct, six verbs. The kernel adds first and takes back what went over, so that readers can see usage above `max`
+//! and two charges can refuse each other. Here a charge is a compare-exchange: it happens whole and within the limit, or
+//! not at all. It runs once a batch, not once an object, so the retry under contention does not show.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// No limit.
+pub(crate) const UNLIMITED: u64 = u64::MAX;
+
+#[repr(C)]
+#[cfg_attr(loom, derive(Default))]
+pub(crate) struct PageCounter {
+    usage: AtomicU64,
+    max: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl PageCounter {
+    /// Starts afresh: nothing used, no limit. The caller owns the group.
+    pub(crate) fn reset(&self) {
+        self.usage.store(0, Ordering::Relaxed);
+        self.max.store(UNLIMITED, Ordering::Relaxed);
+        self.peak.store(0, Ordering::Relaxed);
+    }
+
+    /// Adds `nr_bytes` if usage stays within the limit.
+    ///
+    /// Races with [`PageCounter::set_max`]: a charge that read the old limit may land after the new one is set. The
+    /// setter looks at usage after it has set the limit, and every later charge sees it.
+    pub(crate) fn try_charge(&self, nr_bytes: u64) -> bool {
+        let mut usage = self.usage.load(Ordering::Relaxed);
+        loop {
+            let Some(new) = usage.checked_add(nr_bytes) else { return false };
+            if new > self.max.load(Ordering::Relaxed) {
+                return false;
+            }
+            // Relaxed: the counter orders nothing but itself.
+            match self.usage.compare_exchange_weak(usage, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(seen) => usage = seen,
+            }
+        }
+    }
+
+    /// Takes `nr_bytes` off; returns the usage before. More than was charged is the caller's bug, and his to report.
+    pub(crate) fn uncharge(&self, nr_bytes: u64) -> u64 {
+        self.usage.fetch_sub(nr_bytes, Ordering::Relaxed)
+    }
+
+    /// Raises the peak to the present usage. Called once a charge has succeeded at every level, so that a refused one
+    /// leaves no peak. A free on another CPU between the charge and this may hide up to what it freed.
+    pub(crate) fn note_peak(&self) {
+        let usage = self.usage();
+        if usage > self.peak() {
+            self.peak.fetch_max(usage, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes charged now.
+    pub(crate) fn usage(&self) -> u64 {
+        self.usage.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that were charged at once.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// The limit in bytes.
+    pub(crate) fn max(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_max(&self, nr_bytes: u64) {
+        self.max.store(nr_bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use loom::sync::Arc;
+
+    use super::PageCounter;
+
+    /// Two charges of which only one fits, and an observer: exactly one succeeds, usage is never over the limit, and
+    /// after the return it is zero.
+    #[test]
+    fn loom_i3_usage_never_passes_max() {
+        loom::model(|| {
+            let counter = Arc::new(PageCounter::default());
+            counter.set_max(10);
+            let charge = |counter: &PageCounter| {
+                let charged = counter.try_charge(6);
+                assert!(counter.usage() <= 10);
+                charged
+            };
+            let other = Arc::clone(&counter);
+            let thread = loom::thread::spawn(move || charge(&other));
+            let mine = charge(&counter);
+            let theirs = thread.join().unwrap();
+            assert!(mine != theirs, "one charge fits, not both and not none");
+            counter.note_peak();
+            assert_eq!((counter.usage(), counter.peak()), (6, 6));
+            assert_eq!(counter.uncharge(6), 6);
+            assert_eq!(counter.usage(), 0);
+        });
+    }
+
+    /// A return while others charge: the sum is exact afterwards.
+    #[test]
+    fn loom_i1_charges_and_returns_balance() {
+        loom::model(|| {
+            let counter = Arc::new(PageCounter::default());
+            counter.set_max(100);
+            assert!(counter.try_charge(5));
+            let other = Arc::clone(&counter);
+            let thread = loom::thread::spawn(move || other.uncharge(5));
+            assert!(counter.try_charge(7));
+            thread.join().unwrap();
+            assert_eq!(counter.usage(), 7);
+        });
+    }
+}

@@ -1,0 +1,286 @@
+//! The tree: creating groups, deleting them, and what remains of a deleted one for a while.
+//!
+//! The *tree lock* guards links, names and the counts of users. It is the outermost of the engine's locks; charges and
+//! returns take it only when they release a slot's last pin.
+//!
+//! # Life of a group
+//!
+//! | state | users | pins | how it ends |
+//! |---|---|---|---|
+//! | alive | handles, living children | 1 of the users, 1 a child slot, charges under way | the last user goes, or `delete` |
+//! | deleted | handles | the same | the last pin goes: the slot is free |
+//!
+//! Deleting forwards the vessel, then kills the pin word; so whoever fails to pin the group finds the vessel forwarded.
+//! No object and no inherited vessel is visited.
+
+use super::charge::{self, VESSELS, credit};
+use super::index::NameIndex;
+use super::name::Name;
+use super::node::{NODES, Node, ROOT, node, node_bytes};
+use super::objcg::VESSEL_BYTES;
+use super::{CreateError, DeleteError, stocks};
+use crate::cpu::CpuId;
+use crate::sync::{AtomicU32, Lock, Ordering};
+
+struct Tree {
+    index: NameIndex,
+    has_root: bool,
+}
+
+static TREE: Lock<Tree> = Lock::new(Tree { index: NameIndex::EMPTY, has_root: false });
+
+fn load(field: &AtomicU32) -> u32 {
+    field.load(Ordering::Relaxed)
+}
+
+fn store(field: &AtomicU32, value: u32) {
+    field.store(value, Ordering::Relaxed);
+}
+
+/// Makes the root at its first use. False without memory.
+pub(super) fn init() -> bool {
+    let mut tree = TREE.lock();
+    if tree.has_root {
+        return true;
+    }
+    let Some(idx) = NODES.alloc() else { return false };
+    let root = node(idx);
+    root.counter.reset();
+    store(&root.nr_users, 1);
+    store(&root.users_pin, 1);
+    let generation = root.pin.revive();
+    let Some(vessel) = VESSELS.attach(idx, generation) else {
+        NODES.free(idx);
+        return false;
+    };
+    // Both tables start at 0, and nothing else takes their first slot.
+    debug_assert!(idx == ROOT && vessel == super::ROOT_VESSEL);
+    store(&root.objcg, vessel);
+    stocks::init();
+    tree.has_root = true;
+    true
+}
+
+/// Makes a child; the caller has `parent` pinned. The result has one user.
+pub(super) fn create(parent: u32, name: &Name) -> Result<u32, CreateError> {
+    check(&TREE.lock(), parent, name)?;
+    let vessel = load(&node(parent).objcg);
+    let nr_bytes = node_bytes(name) + VESSEL_BYTES;
+    let cpu = CpuId::current();
+    // A group's own memory is its parent's, before it is taken. Limits may refuse it, so no lock is held.
+    let charged = charge::charge(cpu, vessel, nr_bytes).map_err(CreateError::Limit)?;
+    let mut tree = TREE.lock();
+    let created = check(&tree, parent, name).and_then(|()| insert(&mut tree, parent, name));
+    drop(tree);
+    created.inspect_err(|_| credit(cpu, charged, nr_bytes))
+}
+
+fn check(tree: &Tree, parent: u32, name: &Name) -> Result<(), CreateError> {
+    if node(parent).pin.is_dead() {
+        return Err(CreateError::ParentDeleted);
+    }
+    match tree.index.find(parent, name) {
+        Some(_) => Err(CreateError::Exists),
+        None => Ok(()),
+    }
+}
+
+fn insert(tree: &mut Tree, parent: u32, name: &Name) -> Result<u32, CreateError> {
+    let idx = NODES.alloc().ok_or(CreateError::NoMemory)?;
+    let new = node(idx);
+    if !new.set_name(name) {
+        NODES.free(idx);
+        return Err(CreateError::NoMemory);
+    }
+    new.counter.reset();
+    new.events.max.store(0, Ordering::Relaxed);
+    new.events.oom.store(0, Ordering::Relaxed);
+    store(&new.parent, parent);
+    store(&new.nr_users, 1);
+    store(&new.users_pin, 1);
+    store(&new.nr_children, 0);
+    store(&new.first_child, ROOT);
+    if !tree.index.insert(idx, name) {
+        new.drop_name();
+        NODES.free(idx);
+        return Err(CreateError::NoMemory);
+    }
+    let generation = new.pin.revive();
+    let Some(vessel) = VESSELS.attach(idx, generation) else {
+        tree.index.remove(idx);
+        new.drop_name();
+        NODES.free(idx);
+        return Err(CreateError::NoMemory);
+    };
+    store(&new.objcg, vessel);
+    let above = node(parent);
+    above.pin.get();
+    above.nr_users.fetch_add(1, Ordering::Relaxed);
+    link(above, idx, new);
+    Ok(idx)
+}
+
+fn link(parent: &Node, idx: u32, child: &Node) {
+    let first = load(&parent.first_child);
+    store(&child.next_sibling, first);
+    store(&child.prev_sibling, ROOT);
+    if first != ROOT {
+        store(&node(first).prev_sibling, idx);
+    }
+    store(&parent.first_child, idx);
+    parent.nr_children.fetch_add(1, Ordering::Relaxed);
+}
+
+fn unlink(parent: &Node, child: &Node) {
+    let (prev, next) = (load(&child.prev_sibling), load(&child.next_sibling));
+    if prev == ROOT {
+        store(&parent.first_child, next);
+    } else {
+        store(&node(prev).next_sibling, next);
+    }
+    if next != ROOT {
+        store(&node(next).prev_sibling, prev);
+    }
+    parent.nr_children.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Deletes a group at once; the caller is one of its users.
+pub(super) fn delete(idx: u32) -> Result<(), DeleteError> {
+    if idx == ROOT {
+        return Err(DeleteError::Root);
+    }
+    let mut tree = TREE.lock();
+    let dying = node(idx);
+    if dying.pin.is_dead() {
+        return Err(DeleteError::Deleted);
+    }
+    if load(&dying.nr_children) > 0 {
+        return Err(DeleteError::HasChildren);
+    }
+    kill(&mut tree, idx);
+    drop(tree);
+    after_kill(idx);
+    Ok(())
+}
+
+/// The part of a deletion that is under the tree lock.
+fn kill(tree: &mut Tree, idx: u32) {
+    let dying = node(idx);
+    let parent = node(load(&dying.parent));
+    tree.index.remove(idx);
+    unlink(parent, dying);
+    VESSELS.forward(load(&dying.objcg), load(&parent.objcg));
+    dying.pin.kill();
+}
+
+/// The rest: the parent gets the group's memory back and loses a user. The caller still holds the group's slot.
+fn after_kill(idx: u32) {
+    let dead = node(idx);
+    charge::drain_here(load(&dead.objcg));
+    let parent = load(&dead.parent);
+    credit(CpuId::current(), load(&node(parent).objcg), node_bytes(&dead.name()));
+    drop_user(parent);
+}
+
+/// Adds a user to a group that has one.
+pub(super) fn add_user(idx: u32) {
+    node(idx).nr_users.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Takes a user away; the last one's end deletes the group and gives the users' pin back.
+pub(super) fn drop_user(idx: u32) {
+    // AcqRel: what users did to the group happens before it is deleted.
+    if node(idx).nr_users.fetch_sub(1, Ordering::AcqRel) == 1 {
+        last_user_gone(idx);
+    }
+}
+
+/// Somebody may have become a user again meanwhile, or have come here first, or the slot may even have a new life whose
+/// last user is gone too: the state under the lock says what is to be done, whoever does it.
+fn last_user_gone(idx: u32) {
+    let mut tree = TREE.lock();
+    let group = node(idx);
+    if load(&group.nr_users) > 0 || load(&group.users_pin) == 0 {
+        return;
+    }
+    let was_alive = !group.pin.is_dead();
+    if was_alive {
+        kill(&mut tree, idx);
+    }
+    store(&group.users_pin, 0);
+    drop(tree);
+    if was_alive {
+        after_kill(idx);
+    }
+    unpin(idx);
+}
+
+/// Takes a pin back; the last one's end releases the slot, and with it a pin on the parent's.
+pub(super) fn unpin(idx: u32) {
+    let mut at = idx;
+    while node(at).pin.put() {
+        let released = node(at);
+        let parent = load(&released.parent);
+        let freed = VESSELS.detach(load(&released.objcg));
+        released.drop_name();
+        NODES.free(at);
+        charge::credit_freed(freed);
+        at = parent;
+    }
+}
+
+/// The living child of that name, with one user more.
+pub(super) fn find_child(parent: u32, name: &Name) -> Option<u32> {
+    let tree = TREE.lock();
+    let child = tree.index.find(parent, name)?;
+    add_user(child);
+    Some(child)
+}
+
+/// Calls `sink` with each child, newest first, each with one user more. `sink` must not come back here.
+pub(super) fn for_each_child(parent: u32, mut sink: impl FnMut(u32)) {
+    let _tree = TREE.lock();
+    let mut at = load(&node(parent).first_child);
+    while at != ROOT {
+        add_user(at);
+        sink(at);
+        at = load(&node(at).next_sibling);
+    }
+}
+
+/// The parent of a living group, with one user more.
+pub(super) fn parent(idx: u32) -> Option<u32> {
+    let _tree = TREE.lock();
+    let group = node(idx);
+    if idx == ROOT || group.pin.is_dead() {
+        return None;
+    }
+    // A living child is one of its users: this is not the first.
+    let parent = load(&group.parent);
+    add_user(parent);
+    Some(parent)
+}
+
+/// Slots of deleted groups that are still pinned.
+pub(super) fn nr_dying() -> usize {
+    let tree = TREE.lock();
+    let nr_alive = tree.index.nr_groups() + usize::from(tree.has_root);
+    NODES.nr_used() as usize - nr_alive
+}
+
+/// Living groups, the root not counted.
+pub(super) fn nr_groups() -> usize {
+    TREE.lock().index.nr_groups()
+}
+
+pub(super) fn hold_for_fork() {
+    TREE.hold_for_fork();
+    VESSELS.hold_for_fork();
+    super::node::hold_for_fork();
+}
+
+pub(super) fn release_after_fork() {
+    super::node::release_after_fork();
+    VESSELS.release_after_fork();
+    TREE.force_unlock();
+}

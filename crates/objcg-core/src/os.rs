@@ -1,0 +1,230 @@
+//! The operating system, on one page: address space, memory, waiting, the last word before an abort.
+//!
+//! Every call that can fail says so; nothing here allocates or panics. A port to another system rewrites this file.
+
+#![expect(unsafe_code, reason = "system calls")]
+
+use core::ptr::{self, NonNull};
+
+use crate::sync::AtomicU32;
+#[cfg(not(feature = "std"))]
+use crate::sync::Ordering;
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("objcg runs on Linux only; `os.rs` is the page to port");
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("objcg needs a 64-bit address space: it reserves its region once");
+
+/// log2 of [`PAGE_SIZE`].
+pub(crate) const PAGE_SHIFT: u32 = 12;
+/// Bytes of the page that the engine hands out. The kernel's page may not be larger (checked once, at the reservation).
+pub(crate) const PAGE_SIZE: usize = 1 << PAGE_SHIFT;
+
+/// Whether the kernel's page is the engine's.
+pub(crate) fn page_size_is_supported() -> bool {
+    // SAFETY: sysconf has no preconditions.
+    let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(page_size) == Ok(PAGE_SIZE)
+}
+
+fn mmap(nr_bytes: usize, protection: i32, extra_flags: i32) -> Option<NonNull<u8>> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra_flags;
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
+    let addr = unsafe { libc::mmap(ptr::null_mut(), nr_bytes, protection, flags, -1, 0) };
+    if addr == libc::MAP_FAILED { None } else { NonNull::new(addr.cast()) }
+}
+
+/// Reserves address space without memory behind it. Multiples of the page; aligned to the page.
+pub(crate) fn reserve(nr_bytes: usize) -> Option<NonNull<u8>> {
+    mmap(nr_bytes, libc::PROT_NONE, libc::MAP_NORESERVE)
+}
+
+/// Maps zeroed memory, aligned to the page.
+pub(crate) fn map(nr_bytes: usize) -> Option<NonNull<u8>> {
+    mmap(nr_bytes, libc::PROT_READ | libc::PROT_WRITE, 0)
+}
+
+/// Makes a part of a reservation readable and writable. False if the kernel refuses (strict overcommit, map limit).
+///
+/// # Safety
+/// The range lies in a reservation of the caller's that nothing else uses.
+pub(crate) unsafe fn commit(addr: NonNull<u8>, nr_bytes: usize) -> bool {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the caller owns the range; widening its protection cannot invalidate a reference.
+    unsafe { libc::mprotect(addr.as_ptr().cast(), nr_bytes, protection) == 0 }
+}
+
+/// Gives the memory of a range back; it reads as zero afterwards. False if the kernel refuses (locked memory).
+///
+/// # Safety
+/// The range is committed, owned by the caller, and nobody reads its present contents any more.
+pub(crate) unsafe fn release(addr: NonNull<u8>, nr_bytes: usize) -> bool {
+    // SAFETY: the caller owns the range and gives up its contents.
+    unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_DONTNEED) == 0 }
+}
+
+/// Takes a mapping or a part of one away.
+///
+/// # Safety
+/// The range is the caller's, from [`map`] or [`reserve`], and nothing refers to it any more.
+pub(crate) unsafe fn unmap(addr: NonNull<u8>, nr_bytes: usize) {
+    // SAFETY: the caller owns the range. munmap of a part can fail only at the map limit; the range then leaks, unused.
+    unsafe { libc::munmap(addr.as_ptr().cast(), nr_bytes) };
+}
+
+/// Resizes a mapping, moving it if need be; the contents move along. `None` leaves it as it was.
+///
+/// # Safety
+/// `addr` is the start of a mapping of `old_bytes` from [`map`], and the caller is its only user.
+pub(crate) unsafe fn remap(addr: NonNull<u8>, old_bytes: usize, new_bytes: usize) -> Option<NonNull<u8>> {
+    // SAFETY: the caller owns the whole mapping; the kernel picks a free address if it has to move.
+    let moved = unsafe { libc::mremap(addr.as_ptr().cast(), old_bytes, new_bytes, libc::MREMAP_MAYMOVE) };
+    if moved == libc::MAP_FAILED { None } else { NonNull::new(moved.cast()) }
+}
+
+/// The limit on this process's address space in bytes, if there is one.
+pub(crate) fn address_space_limit() -> Option<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid, exclusive out-parameter.
+    let status = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
+    if status != 0 || limit.rlim_cur == libc::RLIM_INFINITY {
+        return None;
+    }
+    usize::try_from(limit.rlim_cur).ok()
+}
+
+/// The number of CPUs that may ever come up: one more than the highest number in the kernel's list of possible CPUs.
+pub(crate) fn nr_possible_cpus() -> usize {
+    read_possible_cpus().unwrap_or_else(|| {
+        // SAFETY: sysconf has no preconditions.
+        let nr_configured = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+        usize::try_from(nr_configured).unwrap_or(1).max(1)
+    })
+}
+
+fn read_possible_cpus() -> Option<usize> {
+    let path = c"/sys/devices/system/cpu/possible";
+    let mut text = [0u8; 256];
+    // SAFETY: `path` is a C string that lives as long as the program.
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return None;
+    }
+    // SAFETY: `text` is a valid buffer of the length that is passed.
+    let nr_read = unsafe { libc::read(file, text.as_mut_ptr().cast(), text.len()) };
+    // SAFETY: `file` was opened here and is closed once.
+    unsafe { libc::close(file) };
+    let text = text.get(..usize::try_from(nr_read).ok()?)?;
+    highest_in_cpu_list(text).map(|highest| highest + 1)
+}
+
+/// The last number of a CPU list such as `0-3,8-11`: the kernel prints it in ascending order.
+fn highest_in_cpu_list(text: &[u8]) -> Option<usize> {
+    let last = text.trim_ascii_end().rsplit(|byte| !byte.is_ascii_digit()).next()?;
+    core::str::from_utf8(last).ok()?.parse().ok()
+}
+
+/// The CPU that this thread runs on at this moment, as the kernel numbers it.
+#[inline]
+pub(crate) fn current_cpu() -> usize {
+    // SAFETY: sched_getcpu has no preconditions.
+    let cpu = unsafe { libc::sched_getcpu() };
+    // -1 means a kernel without the call: every thread then shares CPU 0's slots, which their locks allow.
+    usize::try_from(cpu).unwrap_or(0)
+}
+
+/// Sleeps while `word` holds `expected`. May return for no reason.
+#[cfg(not(loom))]
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    let no_timeout = ptr::null::<libc::timespec>();
+    // SAFETY: `word` is a live, aligned 32-bit word for the whole call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, no_timeout) };
+}
+
+/// Wakes one thread that sleeps on `word`.
+#[cfg(not(loom))]
+pub(crate) fn futex_wake(word: &AtomicU32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: `word` is a live, aligned 32-bit word; waking has no other precondition.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, 1) };
+}
+
+/// Registers what runs before a `fork`, and after it in the parent and in the child.
+pub(crate) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) -> bool {
+    // SAFETY: the three handlers are functions of the program and live as long as it does.
+    unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) == 0 }
+}
+
+/// A 32-bit word of each thread, 0 at first, where there is no native thread-local.
+#[cfg(not(feature = "std"))]
+pub(crate) struct ThreadWord {
+    /// One more than the pthread key; 0 until the first word is set.
+    key: AtomicU32,
+}
+
+#[cfg(not(feature = "std"))]
+impl ThreadWord {
+    pub(crate) const fn new() -> Self {
+        ThreadWord { key: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn get(&self) -> u32 {
+        let Some(key) = self.key.load(Ordering::Acquire).checked_sub(1) else { return 0 };
+        // SAFETY: the key was created and is never deleted.
+        unsafe { libc::pthread_getspecific(key) as usize as u32 }
+    }
+
+    pub(crate) fn replace(&self, word: u32) -> u32 {
+        let previous = self.get();
+        if word != previous {
+            let value = ptr::without_provenance::<libc::c_void>(word as usize);
+            // SAFETY: the key was created and is never deleted.
+            let status = unsafe { libc::pthread_setspecific(self.key(), value) };
+            if status != 0 {
+                crate::report::die!("no memory for a thread's current group");
+            }
+        }
+        previous
+    }
+
+    fn key(&self) -> libc::pthread_key_t {
+        if let Some(key) = self.key.load(Ordering::Acquire).checked_sub(1) {
+            return key;
+        }
+        let mut key = 0;
+        // SAFETY: `key` is a valid, exclusive out-parameter.
+        if unsafe { libc::pthread_key_create(&raw mut key, None) } != 0 {
+            crate::report::die!("no pthread key is left for the current group");
+        }
+        match self.key.compare_exchange(0, key + 1, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => key,
+            Err(winner) => {
+                // SAFETY: this key was created here and shown to nobody.
+                unsafe { libc::pthread_key_delete(key) };
+                winner - 1
+            }
+        }
+    }
+}
+
+/// Writes `line` to standard error and ends the process by SIGABRT.
+pub(crate) fn abort_with(line: &[u8]) -> ! {
+    // SAFETY: `line` is a valid buffer of the length that is passed. A failed write changes nothing about the abort.
+    unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+    // SAFETY: abort has no preconditions.
+    unsafe { libc::abort() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::highest_in_cpu_list;
+
+    #[test]
+    fn cpu_lists_end_with_the_highest() {
+        assert_eq!(highest_in_cpu_list(b"0\n"), Some(0));
+        assert_eq!(highest_in_cpu_list(b"0-1\n"), Some(1));
+        assert_eq!(highest_in_cpu_list(b"0-3,8-11\n"), Some(11));
+        assert_eq!(highest_in_cpu_list(b"\n"), None);
+    }
+}

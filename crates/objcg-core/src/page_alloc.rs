@@ -1,0 +1,352 @@
+//! Pages: runs of 4 KiB pages from the region, given back to the operating system with hysteresis.
+//!
+//! Key types: [`Page`] (the descriptor), [`Run`] (an owned run, move-only), [`RunHeap`]. Below: `os`. Above: slabs, large
+//! objects, the engine's own tables. One lock, the *page lock*, guards the free runs and the shape of all runs; it is the
+//! innermost of the engine's locks.
+//!
+//! **Hysteresis.** Freed runs stay resident (dirty) up to a bound: 6 MiB plus 1/16 of the pages in use. Past it the
+//! longest runs are released until half the bound is left, so a loop that sits on the bound does not fault its pages in
+//! each round. The release itself runs outside the lock.
+
+mod heap;
+mod page;
+mod region;
+mod runs;
+
+use core::ptr::NonNull;
+
+use crate::os::PAGE_SIZE;
+use crate::report::die;
+use crate::sync::{AtomicU64, Lock, Ordering};
+
+pub(crate) use heap::RunHeap;
+pub(crate) use page::{Page, PageIdx, PageKind};
+pub(crate) use region::{address, end, index_of, page};
+use region::Reservation;
+use runs::FreeRuns;
+
+const DIRTY_BASE_PAGES: usize = (6 << 20) / PAGE_SIZE;
+const DIRTY_SHARE: usize = 16;
+/// Pages by which the region grows at least: 8 MiB.
+const GROW_PAGES: u32 = 2048;
+
+/// A run of pages that the holder owns. Dropping it leaks the pages; [`free`] takes it back.
+#[must_use = "a run that is dropped is leaked"]
+pub(crate) struct Run {
+    pub(crate) head: PageIdx,
+    pub(crate) nr_pages: u32,
+    /// Whether all its bytes are zero.
+    pub(crate) zeroed: bool,
+}
+
+impl Run {
+    pub(crate) fn page(&self) -> &'static Page {
+        page(self.head)
+    }
+
+    pub(crate) fn address(&self) -> NonNull<u8> {
+        address(self.head)
+    }
+
+    /// The run whose head this is; whoever asks must own it.
+    pub(crate) fn of_head(head: PageIdx) -> Run {
+        Run { head, nr_pages: page(head).nr_pages(), zeroed: false }
+    }
+}
+
+struct PageAlloc {
+    region: Option<Reservation>,
+    clean: FreeRuns,
+    dirty: FreeRuns,
+    nr_in_use: usize,
+}
+
+static PAGES: Lock<PageAlloc> =
+    Lock::new(PageAlloc { region: None, clean: FreeRuns::EMPTY, dirty: FreeRuns::EMPTY, nr_in_use: 0 });
+/// Times that memory went back to the operating system.
+static NR_RELEASES: AtomicU64 = AtomicU64::new(0);
+
+/// Takes `nr_pages` (at least 1) whose first address is a multiple of `align_pages` pages, a power of two of at most
+/// 2 MiB. `None` when neither the region nor the operating system has them.
+pub(crate) fn alloc(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<Run> {
+    debug_assert!(nr_pages > 0 && align_pages.is_power_of_two());
+    debug_assert!(align_pages as usize * PAGE_SIZE <= region::ALIGN);
+    let mut pages = PAGES.lock();
+    let head = pages.take(nr_pages.checked_add(align_pages - 1)?)?;
+    let (head, zeroed) = pages.trim(head, nr_pages, align_pages);
+    pages.nr_in_use += nr_pages as usize;
+    mark_used(head, nr_pages, kind);
+    Some(Run { head, nr_pages, zeroed })
+}
+
+/// Gives a run back.
+pub(crate) fn free(run: Run) {
+    let mut pages = PAGES.lock();
+    pages.nr_in_use -= run.nr_pages as usize;
+    pages.insert(run.head, run.nr_pages, true);
+    let bound = pages.dirty_bound();
+    if pages.dirty.nr_pages <= bound {
+        return;
+    }
+    drop(pages);
+    release_down_to(bound / 2);
+}
+
+/// Gives all free memory back to the operating system; returns the bytes.
+pub(crate) fn release_all() -> usize {
+    release_down_to(0) * PAGE_SIZE
+}
+
+/// Grows a run by the pages behind it, if they are free.
+pub(crate) fn extend(run: &mut Run, nr_pages: u32) -> bool {
+    let extra = nr_pages - run.nr_pages;
+    let mut pages = PAGES.lock();
+    let behind = run.head.add(run.nr_pages);
+    let Some(dirty) = [true, false].into_iter().find(|dirty| runs::free_at(behind, *dirty).is_some()) else {
+        return false;
+    };
+    let available = page(behind).nr_pages();
+    if available < extra {
+        return false;
+    }
+    pages.list(dirty).remove(behind);
+    if available > extra {
+        pages.insert_alone(behind.add(extra), available - extra, dirty);
+    }
+    pages.nr_in_use += extra as usize;
+    mark_used(run.head, nr_pages, run.page().kind());
+    run.nr_pages = nr_pages;
+    true
+}
+
+/// Gives the end of a run back, down to `nr_pages` (at least 1).
+pub(crate) fn shrink(run: &mut Run, nr_pages: u32) {
+    if nr_pages == run.nr_pages {
+        return;
+    }
+    let kind = run.page().kind();
+    let mut pages = PAGES.lock();
+    mark_used(run.head, nr_pages, kind);
+    pages.nr_in_use -= (run.nr_pages - nr_pages) as usize;
+    pages.insert(run.head.add(nr_pages), run.nr_pages - nr_pages, true);
+    run.nr_pages = nr_pages;
+}
+
+/// Pages by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageStat {
+    /// Bytes of runs in use, by slabs, large objects and the engine itself.
+    pub used_bytes: usize,
+    /// Bytes of free runs that are still resident.
+    pub dirty_bytes: usize,
+    /// Times that a run went back to the operating system since the start.
+    pub nr_releases: u64,
+}
+
+/// The page layer's figures.
+pub(crate) fn stat() -> PageStat {
+    let pages = PAGES.lock();
+    PageStat {
+        used_bytes: pages.nr_in_use * PAGE_SIZE,
+        dirty_bytes: pages.dirty.nr_pages * PAGE_SIZE,
+        nr_releases: NR_RELEASES.load(Ordering::Relaxed),
+    }
+}
+
+/// Calls `visit` with the heads of slabs and large objects, a batch of pages at a time under the page lock: a visited
+/// run cannot be freed during its visit. Runs that come or go meanwhile may be missed.
+pub(crate) fn for_each_object_run(mut visit: impl FnMut(PageIdx, &'static Page)) {
+    const BATCH: u32 = 4096;
+    let mut at = PageIdx(1);
+    while at < end() {
+        let _pages = PAGES.lock();
+        let stop = at.add(BATCH);
+        while at < end() && at < stop {
+            let head = page(at);
+            match head.kind() {
+                PageKind::Slab | PageKind::Large => {
+                    visit(at, head);
+                    at = at.add(head.nr_pages());
+                }
+                // Lengths of other runs may be stale when the walk resumes inside one; a page at a time is always right.
+                _ => at = at.add(1),
+            }
+        }
+    }
+}
+
+/// Takes the page lock for a `fork`.
+pub(crate) fn hold_for_fork() {
+    PAGES.hold_for_fork();
+}
+
+/// Gives back what [`hold_for_fork`] took.
+pub(crate) fn release_after_fork() {
+    PAGES.force_unlock();
+}
+
+impl PageAlloc {
+    fn list(&mut self, dirty: bool) -> &mut FreeRuns {
+        if dirty { &mut self.dirty } else { &mut self.clean }
+    }
+
+    fn dirty_bound(&self) -> usize {
+        DIRTY_BASE_PAGES + self.nr_in_use / DIRTY_SHARE
+    }
+
+    /// Takes a free run of at least `nr_pages` out of the bins.
+    fn take(&mut self, nr_pages: u32) -> Option<PageIdx> {
+        if let Some(run) = self.dirty.take(nr_pages).or_else(|| self.clean.take(nr_pages)) {
+            return Some(run);
+        }
+        if self.grow(nr_pages) {
+            return self.clean.take(nr_pages);
+        }
+        // The region is at its end: dirty and clean neighbours together may still do.
+        while let Some(run) = self.dirty.take_longest() {
+            let nr_pages = page(run).nr_pages();
+            if !release_memory(run, nr_pages) {
+                self.insert_alone(run, nr_pages, true);
+                return None;
+            }
+            self.insert(run, nr_pages, false);
+        }
+        self.clean.take(nr_pages)
+    }
+
+    /// Cuts a run that was taken down to `nr_pages` at the alignment; the rest goes back. Returns the new head and
+    /// whether the run is zero.
+    fn trim(&mut self, run: PageIdx, nr_pages: u32, align_pages: u32) -> (PageIdx, bool) {
+        let dirty = page(run).is_dirty();
+        let available = page(run).nr_pages();
+        let head = PageIdx(run.0.next_multiple_of(align_pages));
+        let before = head.0 - run.0;
+        let behind = available - before - nr_pages;
+        if before > 0 {
+            self.insert_alone(run, before, dirty);
+        }
+        if behind > 0 {
+            self.insert_alone(head.add(nr_pages), behind, dirty);
+        }
+        (head, !dirty)
+    }
+
+    /// Files a free run that has no free neighbour of its state.
+    fn insert_alone(&mut self, run: PageIdx, nr_pages: u32, dirty: bool) {
+        runs::mark_free(run, nr_pages, dirty);
+        self.list(dirty).insert(run);
+    }
+
+    /// Files a free run, merged with its neighbours of the same state.
+    fn insert(&mut self, run: PageIdx, nr_pages: u32, dirty: bool) {
+        // Marked before the neighbours: a stale head would otherwise stay behind inside the merged run.
+        runs::mark_free(run, nr_pages, dirty);
+        let (mut head, mut total) = (run, nr_pages);
+        if let Some(before) = runs::free_before(run, dirty) {
+            self.list(dirty).remove(before);
+            head = before;
+            total += page(before).nr_pages();
+        }
+        if let Some(behind) = runs::free_at(run.add(nr_pages), dirty) {
+            self.list(dirty).remove(behind);
+            total += page(behind).nr_pages();
+        }
+        self.insert_alone(head, total, dirty);
+    }
+
+    fn grow(&mut self, nr_pages: u32) -> bool {
+        if self.region.is_none() {
+            self.region = region::reserve();
+        }
+        let Some(reservation) = self.region else { return false };
+        let end = end();
+        let room = reservation.nr_pages - end.0;
+        // One page more: the first page of the region is never handed out.
+        let Some(needed) = nr_pages.checked_add(1).and_then(|n| n.checked_next_multiple_of(region::COMMIT_PAGES))
+        else {
+            return false;
+        };
+        let step = needed.max(GROW_PAGES).min(room);
+        if step < needed || !(region::commit(step) || (step > needed && region::commit(needed))) {
+            return false;
+        }
+        let first = if end.is_none() { PageIdx(1) } else { end };
+        let nr_new = region::end().0 - first.0;
+        if end.is_none() {
+            // Page 0 is nobody's: it stands for "none", and as the page before page 1 it must not look free.
+            mark_used(PageIdx::NONE, 1, PageKind::Engine);
+        }
+        self.insert(first, nr_new, false);
+        true
+    }
+}
+
+/// Sets the descriptors of a run that is handed out: its head, and its last page, which must not look free any more.
+fn mark_used(run: PageIdx, nr_pages: u32, kind: PageKind) {
+    let last = page(run.add(nr_pages - 1));
+    last.set_kind(PageKind::Tail);
+    last.set_head(run);
+    let head = page(run);
+    head.set_kind(kind);
+    head.set_head(run);
+    head.set_nr_pages(nr_pages);
+}
+
+/// Makes every page of a run lead to its head, for runs that are looked up by addresses inside them.
+pub(crate) fn mark_tails(run: &Run) {
+    for offset in 1..run.nr_pages {
+        let tail = page(run.head.add(offset));
+        tail.set_kind(PageKind::Tail);
+        tail.set_head(run.head);
+    }
+}
+
+/// Turns a run of the engine's into a slab, once its descriptor is complete.
+pub(crate) fn publish_slab(head: PageIdx) {
+    // Under the lock, which a walk holds.
+    let _pages = PAGES.lock();
+    page(head).set_kind(PageKind::Slab);
+}
+
+/// Releases the longest dirty runs until `target` dirty pages are left; returns how many pages went.
+fn release_down_to(target: usize) -> usize {
+    let mut nr_released = 0;
+    loop {
+        let mut pages = PAGES.lock();
+        if pages.dirty.nr_pages <= target {
+            return nr_released;
+        }
+        let Some(run) = pages.dirty.take_longest() else { return nr_released };
+        let nr_pages = page(run).nr_pages();
+        // Neither free nor used: no neighbour merges with it and nobody is given it while the lock is open.
+        page(run).set_kind(PageKind::Releasing);
+        page(run.add(nr_pages - 1)).set_kind(PageKind::Releasing);
+        drop(pages);
+        let released = release_memory(run, nr_pages);
+        PAGES.lock().insert(run, nr_pages, !released);
+        if !released {
+            return nr_released;
+        }
+        nr_released += nr_pages as usize;
+    }
+}
+
+fn release_memory(run: PageIdx, nr_pages: u32) -> bool {
+    NR_RELEASES.fetch_add(1, Ordering::Relaxed);
+    region::release(run, nr_pages)
+}
+
+/// The head of the run that an address lies in. Aborts when the address is not in any run that was handed out.
+#[inline]
+pub(crate) fn head_of(addr: usize) -> Option<PageIdx> {
+    let idx = index_of(addr)?;
+    let head = page(idx).head();
+    let run = page(head);
+    if idx.0.wrapping_sub(head.0) >= run.nr_pages() {
+        die!("{addr:#x}: not the address of an object");
+    }
+    Some(head)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The descriptor of a page: 64 bytes beside the region for each 4 KiB in it, the kernel's `struct page`.
+//!
+//! Descriptors are type-stable: once committed they stay mapped and are only ever this type, so a `&'static Page` is
+//! always sound to hold. Every field is an atomic; which lock or owner makes a value meaningful is said per field.
+//! Only a run's first descriptor (its *head*) is complete; the others lead to it through `head`.
+
+use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// What a run of pages is, kept in its head. A head is never left stale: freeing a run makes it `Free` first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum PageKind {
+    /// Never handed out since the region grew over it.
+    Untouched = 0,
+    /// The head or the last page of a free run (or a stale mark inside a run, which nobody reads).
+    Free = 1,
+    /// Not the first page of its run.
+    Tail = 2,
+    /// A slab of objects.
+    Slab = 3,
+    /// One large object.
+    Large = 4,
+    /// The engine's own memory.
+    Engine = 5,
+    /// On its way back to the operating system.
+    Releasing = 6,
+}
+
+impl PageKind {
+    fn from_u8(byte: u8) -> PageKind {
+        match byte {
+            1 => PageKind::Free,
+            2 => PageKind::Tail,
+            3 => PageKind::Slab,
+            4 => PageKind::Large,
+            5 => PageKind::Engine,
+            6 => PageKind::Releasing,
+            _ => PageKind::Untouched,
+        }
+    }
+}
+
+/// The number of a page in the region; 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PageIdx(pub(crate) u32);
+
+impl PageIdx {
+    pub(crate) const NONE: PageIdx = PageIdx(0);
+
+    #[inline]
+    pub(crate) fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline]
+    pub(crate) fn add(self, nr_pages: u32) -> PageIdx {
+        PageIdx(self.0 + nr_pages)
+    }
+}
+
+/// Sums to one cache line: 16 (kind, run) + 24 (slab pointers) + 12 (links) + 4 (owner) + 8 (slab counts).
+#[repr(C, align(64))]
+pub(crate) struct Page {
+    /// Written under the page lock.
+    kind: AtomicU8,
+    /// A free run: whether its pages may hold old bytes and occupy memory. Under the page lock.
+    dirty: AtomicU8,
+    _pad: [u8; 2],
+    /// The first page of the run. Under the page lock, or by the run's owner.
+    head: AtomicU32,
+    /// Pages of the run, in the head. Under the page lock, or by the run's owner.
+    nr_pages: AtomicU32,
+    /// A large object's owner: the vessel that was charged, or 0. By the object's owner.
+    pub(crate) owner: AtomicU32,
+    /// A slab's cache. Set before the slab is published.
+    pub(crate) cache: AtomicPtr<u8>,
+    /// A slab's owner vector, or null. Installed once by compare-exchange, taken when the slab is destroyed.
+    pub(crate) obj_exts: AtomicPtr<AtomicU32>,
+    /// A slab's free objects, a bit each: the bits themselves up to 64 objects, else the address of the words. Under the
+    /// cache's lock.
+    pub(crate) free_bits: AtomicU64,
+    /// Free objects of a slab. Under the cache's lock.
+    pub(crate) nr_free: AtomicU32,
+    _spare: AtomicU32,
+    /// Links of the heap that the run is in. Under the lock of the heap's owner.
+    pub(super) child: AtomicU32,
+    pub(super) next: AtomicU32,
+    pub(super) prev: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Page>() == 64);
+
+impl Page {
+    #[inline]
+    pub(crate) fn kind(&self) -> PageKind {
+        PageKind::from_u8(self.kind.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_kind(&self, kind: PageKind) {
+        self.kind.store(kind as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn set_dirty(&self, dirty: bool) {
+        self.dirty.store(u8::from(dirty), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn head(&self) -> PageIdx {
+        PageIdx(self.head.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_head(&self, head: PageIdx) {
+        self.head.store(head.0, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn nr_pages(&self) -> u32 {
+        self.nr_pages.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_nr_pages(&self, nr_pages: u32) {
+        self.nr_pages.store(nr_pages, Ordering::Relaxed);
+    }
+}

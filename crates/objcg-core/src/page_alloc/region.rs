@@ -1,0 +1,119 @@
+//! The region: one reservation of address space, and the array of descriptors beside it (the kernel's `vmemmap`).
+//!
+//! "Is it ours" is one comparison, address → descriptor is arithmetic. The region is reserved once, as large as the
+//! address space limit allows, and committed from its low end in steps; what is committed stays committed (memory is
+//! given back by release, not by decommit), so that a descriptor, once reachable, is reachable for ever.
+
+#![expect(unsafe_code, reason = "address arithmetic between the region and its descriptors")]
+
+use core::ptr::NonNull;
+
+use super::page::{Page, PageIdx};
+use crate::os::{self, PAGE_SHIFT, PAGE_SIZE};
+use crate::sync::{AtomicUsize, Ordering};
+
+const LARGEST: usize = 1 << 40;
+const SMALLEST: usize = 64 << 20;
+/// Slabs and aligned runs count on the region's own alignment.
+pub(super) const ALIGN: usize = 2 << 20;
+/// The committed part grows by multiples of this, so that its descriptors fill whole pages.
+pub(super) const COMMIT_PAGES: u32 = (PAGE_SIZE / size_of::<Page>()) as u32;
+
+/// Address of page 0. Set once, before `COMMITTED` leaves 0.
+static BASE: AtomicUsize = AtomicUsize::new(0);
+/// Address of page 0's descriptor. Set once, before `COMMITTED` leaves 0.
+static VMEMMAP: AtomicUsize = AtomicUsize::new(0);
+/// Bytes of the region that are committed. Only grows.
+static COMMITTED: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes that were reserved; the page lock's owner keeps it.
+#[derive(Clone, Copy)]
+pub(super) struct Reservation {
+    pub(super) nr_pages: u32,
+}
+
+/// Reserves the region and its descriptors. Called once, under the page lock.
+pub(super) fn reserve() -> Option<Reservation> {
+    if !os::page_size_is_supported() {
+        return None;
+    }
+    // A limited address space is shared with stacks, libraries and huge objects: leave them more than half of it.
+    let largest = os::address_space_limit().map_or(LARGEST, |limit| (limit / 2 + 1).next_power_of_two() / 2);
+    let mut nr_bytes = largest.clamp(SMALLEST, LARGEST);
+    loop {
+        let vmemmap_bytes = (nr_bytes >> PAGE_SHIFT) * size_of::<Page>();
+        if let Some(start) = os::reserve(vmemmap_bytes + nr_bytes + ALIGN) {
+            let vmemmap = start.as_ptr() as usize;
+            BASE.store((vmemmap + vmemmap_bytes).next_multiple_of(ALIGN), Ordering::Relaxed);
+            VMEMMAP.store(vmemmap, Ordering::Relaxed);
+            return Some(Reservation { nr_pages: (nr_bytes >> PAGE_SHIFT) as u32 });
+        }
+        nr_bytes /= 2;
+        if nr_bytes < SMALLEST {
+            return None;
+        }
+    }
+}
+
+/// Makes the next `nr_pages` of the region, and their descriptors, usable. Called under the page lock, after `reserve`.
+pub(super) fn commit(nr_pages: u32) -> bool {
+    let old_bytes = COMMITTED.load(Ordering::Relaxed);
+    let nr_bytes = (nr_pages as usize) << PAGE_SHIFT;
+    let old_pages = old_bytes >> PAGE_SHIFT;
+    let memory = BASE.load(Ordering::Relaxed) + old_bytes;
+    let descriptors = VMEMMAP.load(Ordering::Relaxed) + old_pages * size_of::<Page>();
+    let (Some(memory), Some(descriptors)) = (pointer(memory), pointer(descriptors)) else { return false };
+    // SAFETY: both ranges lie in the reservation, above what is committed; the caller checked that the region has them.
+    let committed = unsafe { os::commit(descriptors, nr_pages as usize * size_of::<Page>()) };
+    // SAFETY: as above.
+    if !committed || !unsafe { os::commit(memory, nr_bytes) } {
+        return false;
+    }
+    // Release pairs with the Acquire in `index_of`: who sees the new bound sees the base addresses.
+    COMMITTED.store(old_bytes + nr_bytes, Ordering::Release);
+    true
+}
+
+fn pointer(addr: usize) -> Option<NonNull<u8>> {
+    NonNull::new(core::ptr::with_exposed_provenance_mut(addr))
+}
+
+/// The page that an address lies in, if it lies in the region.
+#[inline]
+pub(crate) fn index_of(addr: usize) -> Option<PageIdx> {
+    // Acquire pairs with the Release in `commit`.
+    let committed = COMMITTED.load(Ordering::Acquire);
+    let offset = addr.wrapping_sub(BASE.load(Ordering::Relaxed));
+    if offset < committed { Some(PageIdx((offset >> PAGE_SHIFT) as u32)) } else { None }
+}
+
+/// The end of the committed pages.
+pub(crate) fn end() -> PageIdx {
+    PageIdx((COMMITTED.load(Ordering::Acquire) >> PAGE_SHIFT) as u32)
+}
+
+/// The descriptor of a committed page.
+#[inline]
+pub(crate) fn page(idx: PageIdx) -> &'static Page {
+    debug_assert!(idx < end());
+    let descriptors = core::ptr::with_exposed_provenance::<Page>(VMEMMAP.load(Ordering::Relaxed));
+    // SAFETY: page numbers come from `index_of` and from runs, both below the committed end, so the descriptor is inside
+    // the reservation.
+    let descriptor = unsafe { descriptors.add(idx.0 as usize) };
+    // SAFETY: it is committed for ever, zero (a valid `Page`) when new, and all its fields are atomics.
+    unsafe { &*descriptor }
+}
+
+/// The address of a page.
+#[inline]
+pub(crate) fn address(idx: PageIdx) -> NonNull<u8> {
+    let base = core::ptr::with_exposed_provenance_mut::<u8>(BASE.load(Ordering::Relaxed));
+    // SAFETY: as for `page`, the page lies inside the reservation, which is not at address 0.
+    unsafe { NonNull::new_unchecked(base.add((idx.0 as usize) << PAGE_SHIFT)) }
+}
+
+/// Gives the memory of a free run back to the operating system.
+pub(super) fn release(run: PageIdx, nr_pages: u32) -> bool {
+    // SAFETY: the run is committed, and whoever took it out of the free runs is its only owner.
+    unsafe { os::release(address(run), (nr_pages as usize) << PAGE_SHIFT) }
+}

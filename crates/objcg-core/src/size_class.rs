@@ -1,0 +1,225 @@
+//! Size classes: one const table, both directions, and the slab that each class is cut from.
+//!
+//! Up to 128 bytes the classes are 8 or 16 bytes apart, above it eight to a doubling, so that an object wastes at most
+//! 1/9 of its slot; the largest class is 32 KiB. A class that is a power of two is naturally aligned.
+
+use crate::os::PAGE_SIZE;
+
+const NR_FINE: usize = 12;
+const FINE_SIZES: [u32; NR_FINE] = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128];
+const FINE_MAX: usize = 128;
+const FINE_MAX_SHIFT: u32 = 7;
+/// log2 of the classes to a doubling.
+const STEPS_SHIFT: u32 = 3;
+const NR_STEPS: usize = 1 << STEPS_SHIFT;
+const NR_DOUBLINGS: usize = 8;
+
+/// The number of classes.
+pub(crate) const NR_CLASSES: usize = NR_FINE + NR_DOUBLINGS * NR_STEPS;
+/// Bytes of the largest class; anything larger is a run of pages.
+pub(crate) const MAX_SIZE: usize = FINE_MAX << NR_DOUBLINGS;
+
+/// Bytes of each class, ascending.
+const SIZES: [u32; NR_CLASSES] = sizes();
+/// Class of each size up to `FINE_MAX`, by 8-byte step.
+const FINE_CLASS: [u8; FINE_MAX / 8 + 1] = fine_classes();
+
+/// The index of a class, less than [`NR_CLASSES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SizeClass(u8);
+
+impl SizeClass {
+    /// The smallest class that holds `nr_bytes`, if one does.
+    #[inline]
+    pub(crate) const fn of_size(nr_bytes: usize) -> Option<SizeClass> {
+        if nr_bytes <= FINE_MAX {
+            return Some(SizeClass(FINE_CLASS[nr_bytes.div_ceil(8)]));
+        }
+        if nr_bytes > MAX_SIZE {
+            return None;
+        }
+        let last = nr_bytes - 1;
+        let log2 = last.ilog2();
+        let doubling = (log2 - FINE_MAX_SHIFT) as usize;
+        let step = (last >> (log2 - STEPS_SHIFT)) & (NR_STEPS - 1);
+        Some(SizeClass((NR_FINE + doubling * NR_STEPS + step) as u8))
+    }
+
+    /// The smallest class that holds `nr_bytes` and whose objects all lie at multiples of `align`, a power of two.
+    #[inline]
+    pub(crate) const fn of_layout(nr_bytes: usize, align: usize) -> Option<SizeClass> {
+        let class = Self::of_size(nr_bytes);
+        if align <= 8 {
+            return class;
+        }
+        match class {
+            Some(class) if class.natural_align() < align => class.aligned(align),
+            class => class,
+        }
+    }
+
+    #[cold]
+    const fn aligned(self, align: usize) -> Option<SizeClass> {
+        let mut index = self.0 as usize;
+        while index < NR_CLASSES {
+            let class = SizeClass(index as u8);
+            if class.natural_align() >= align {
+                return Some(class);
+            }
+            index += 1;
+        }
+        None
+    }
+
+    /// Every class, ascending.
+    #[cfg(test)]
+    pub(crate) fn all() -> impl Iterator<Item = SizeClass> {
+        (0..NR_CLASSES as u8).map(SizeClass)
+    }
+
+    /// The class of an index below [`NR_CLASSES`].
+    pub(crate) const fn from_index(index: usize) -> SizeClass {
+        assert!(index < NR_CLASSES);
+        SizeClass(index as u8)
+    }
+
+    /// As an index into an array of [`NR_CLASSES`].
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Bytes of an object of this class.
+    #[inline]
+    pub(crate) const fn size(self) -> usize {
+        SIZES[self.0 as usize] as usize
+    }
+
+    /// The power of two at whose multiples all objects of the class lie: slabs start at a page.
+    const fn natural_align(self) -> usize {
+        let align = 1 << self.size().trailing_zeros();
+        if align < PAGE_SIZE { align } else { PAGE_SIZE }
+    }
+}
+
+/// How one slab is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlabGeometry {
+    /// Pages of 4 KiB of one slab.
+    pub pages: u32,
+    /// Objects of one slab.
+    pub objects: u32,
+}
+
+impl SlabGeometry {
+    /// Smallest slab: below it the lock and the descriptor are shared by too few objects.
+    const MIN_PAGES: u32 = 4;
+    const MAX_PAGES: u32 = 256;
+    const MIN_OBJECTS: u32 = 4;
+
+    /// The smallest slab of at least four pages and four objects that wastes at most 1/16 of itself at its end.
+    pub(crate) const fn for_size(size: usize) -> SlabGeometry {
+        let mut pages = Self::MIN_PAGES;
+        loop {
+            let nr_bytes = pages as usize * PAGE_SIZE;
+            let objects = (nr_bytes / size) as u32;
+            let tail = nr_bytes % size;
+            if (objects >= Self::MIN_OBJECTS && tail * 16 <= nr_bytes) || pages >= Self::MAX_PAGES {
+                return SlabGeometry { pages, objects };
+            }
+            pages += 1;
+        }
+    }
+
+    /// The same, of at most `max_objects`.
+    pub(crate) const fn with_max_objects(size: usize, max_objects: u32) -> SlabGeometry {
+        let pages = (size * max_objects as usize).div_ceil(PAGE_SIZE) as u32;
+        let full = Self::for_size(size);
+        if full.objects <= max_objects {
+            return full;
+        }
+        let fitting = (pages as usize * PAGE_SIZE / size) as u32;
+        SlabGeometry { pages, objects: if fitting < max_objects { fitting } else { max_objects } }
+    }
+}
+
+const fn sizes() -> [u32; NR_CLASSES] {
+    let mut sizes = [0; NR_CLASSES];
+    let mut index = 0;
+    while index < NR_CLASSES {
+        sizes[index] = if index < NR_FINE {
+            FINE_SIZES[index]
+        } else {
+            let above = index - NR_FINE;
+            let base = (FINE_MAX as u32) << (above / NR_STEPS);
+            base + (base >> STEPS_SHIFT) * (above % NR_STEPS + 1) as u32
+        };
+        index += 1;
+    }
+    sizes
+}
+
+const fn fine_classes() -> [u8; FINE_MAX / 8 + 1] {
+    let mut classes = [0; FINE_MAX / 8 + 1];
+    let mut step = 0;
+    let mut class = 0;
+    while step < classes.len() {
+        if step * 8 > FINE_SIZES[class] as usize {
+            class += 1;
+        }
+        classes[step] = class as u8;
+        step += 1;
+    }
+    classes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_SIZE, NR_CLASSES, SizeClass, SlabGeometry};
+
+    #[test]
+    fn every_size_gets_the_smallest_class_that_holds_it() {
+        for nr_bytes in 0..=MAX_SIZE {
+            let class = SizeClass::of_size(nr_bytes).unwrap();
+            assert!(class.size() >= nr_bytes);
+            if class.index() > 0 {
+                assert!(SizeClass(class.0 - 1).size() < nr_bytes, "{nr_bytes} fits a smaller class");
+            }
+        }
+        assert_eq!(SizeClass::of_size(MAX_SIZE + 1), None);
+        assert_eq!(SizeClass::all().count(), NR_CLASSES);
+    }
+
+    #[test]
+    fn waste_above_128_bytes_is_at_most_an_eighth() {
+        for nr_bytes in 129..=MAX_SIZE {
+            let size = SizeClass::of_size(nr_bytes).unwrap().size();
+            assert!((size - nr_bytes) * 8 <= size, "{nr_bytes} in {size}");
+        }
+    }
+
+    #[test]
+    fn a_layout_gets_a_class_of_its_alignment_or_none() {
+        for align_shift in 0..=12 {
+            let align = 1 << align_shift;
+            for nr_bytes in (0..=MAX_SIZE).step_by(7) {
+                if let Some(class) = SizeClass::of_layout(nr_bytes, align) {
+                    assert!(class.size() >= nr_bytes && class.size().is_multiple_of(align));
+                }
+            }
+        }
+        assert_eq!(SizeClass::of_layout(8, 8192), None);
+    }
+
+    #[test]
+    fn slabs_waste_at_most_a_sixteenth_at_their_end() {
+        for class in SizeClass::all() {
+            let size = class.size();
+            let geometry = SlabGeometry::for_size(size);
+            let slab_bytes = geometry.pages as usize * 4096;
+            let used_bytes = geometry.objects as usize * size;
+            assert!(used_bytes <= slab_bytes && (slab_bytes - used_bytes) * 16 <= slab_bytes);
+            assert!(geometry.objects >= 4);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! A cache: all slabs of one object size, shared by all groups (the kernel's `struct kmem_cache`).
+//!
+//! Caches are static (size classes, the engine's own) or live in a type-stable table (typed caches), so a descriptor's
+//! pointer to its cache is good for ever. The shape of a cache is written once, before its first object; what changes is
+//! under the cache's locks. Objects come and go through [`super::cpu_sheaves`], or straight from [`super::lists`].
+
+#![expect(unsafe_code, reason = "descriptors point at their cache")]
+
+use super::barn::Barn;
+use super::cpu_sheaves::CpuSheaves;
+use super::lists::SlabLists;
+use super::sheaf::Sheaf;
+use crate::os::PAGE_SIZE;
+use crate::page_alloc::Page;
+use crate::size_class::SlabGeometry;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
+use crate::table::{Slot, Table};
+
+/// The largest shift for which offset × reciprocal fits 64 bits for slabs of up to 2^20 bytes.
+const RECIPROCAL_SHIFT: u32 = 40;
+/// Bytes of objects that one sheaf holds, within the bounds below.
+const SHEAF_BYTES: usize = 4096;
+const MIN_SHEAF_OBJECTS: usize = 2;
+const MAX_SHEAF_OBJECTS: usize = 60;
+/// Empty slabs that a size class keeps before it gives pages back.
+const KEEP_EMPTY: u32 = 1;
+
+static TABLE: Table<Cache, 1024> = Table::new();
+
+// SAFETY: zero is a valid value of every field (no reciprocal, free locks, empty lists, null pointers), and all fields are
+// atomics or locks.
+unsafe impl Slot for Cache {
+    fn next_free(&self) -> &AtomicU32 {
+        &self.next_free
+    }
+}
+
+#[repr(C, align(64))]
+pub(crate) struct Cache {
+    // Read on every call, written by `set_shape` before the first.
+    reciprocal: AtomicU64,
+    size: AtomicU32,
+    nr_objects: AtomicU32,
+    nr_pages: AtomicU32,
+    /// Objects of one sheaf; 0 without sheaves.
+    sheaf_capacity: AtomicU32,
+    keep_empty: AtomicU32,
+    next_free: AtomicU32,
+    /// One slot a CPU; null until the first object.
+    pub(super) cpu_sheaves: AtomicPtr<CpuSheaves>,
+    pub(super) counters: Counters,
+    pub(super) lists: Lock<SlabLists>,
+    pub(super) barn: Barn<Sheaf>,
+}
+
+/// What a cache holds. Relaxed: each is exact by itself, a set of them only at a quiet point.
+pub(super) struct Counters {
+    pub(super) nr_slabs: AtomicU64,
+    /// Objects that are not free in their slab: with the user or in a sheaf.
+    pub(super) nr_taken: AtomicU64,
+    pub(super) owner_bytes: AtomicU64,
+}
+
+/// A cache's holdings, in objects and bytes. Exact at a quiet point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStat {
+    /// Slabs held.
+    pub nr_slabs: u64,
+    /// Bytes of the slabs held.
+    pub slab_bytes: u64,
+    /// Bytes of the owner vectors held.
+    pub owner_bytes: u64,
+    /// Objects that are not free in their slab: with the user, or waiting in a sheaf.
+    pub nr_objects: u64,
+}
+
+impl Cache {
+    #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of a static")]
+    pub(crate) const UNUSED: Cache = Cache {
+        reciprocal: AtomicU64::new(0),
+        size: AtomicU32::new(0),
+        nr_objects: AtomicU32::new(0),
+        nr_pages: AtomicU32::new(0),
+        sheaf_capacity: AtomicU32::new(0),
+        keep_empty: AtomicU32::new(0),
+        next_free: AtomicU32::new(0),
+        cpu_sheaves: AtomicPtr::new(core::ptr::null_mut()),
+        counters: Counters {
+            nr_slabs: AtomicU64::new(0),
+            nr_taken: AtomicU64::new(0),
+            owner_bytes: AtomicU64::new(0),
+        },
+        lists: Lock::new(SlabLists::EMPTY),
+        barn: Barn::new(),
+    };
+
+    /// A cache of the engine's own memory: no sheaves.
+    pub(crate) const fn for_engine(size: usize, geometry: SlabGeometry) -> Cache {
+        Cache {
+            reciprocal: AtomicU64::new(reciprocal(size)),
+            size: AtomicU32::new(size as u32),
+            nr_objects: AtomicU32::new(geometry.objects),
+            nr_pages: AtomicU32::new(geometry.pages),
+            keep_empty: AtomicU32::new(KEEP_EMPTY),
+            ..Cache::UNUSED
+        }
+    }
+
+    /// A cache of a size class.
+    pub(crate) const fn for_class(size: usize) -> Cache {
+        Cache {
+            sheaf_capacity: AtomicU32::new(sheaf_capacity(size)),
+            ..Cache::for_engine(size, SlabGeometry::for_size(size))
+        }
+    }
+
+    /// A cache from the table, and its number. `size` and `geometry` were checked.
+    pub(crate) fn create(size: usize, geometry: SlabGeometry, with_sheaves: bool, keep_empty: u32) -> Option<u32> {
+        let idx = TABLE.alloc()?;
+        let cache = TABLE.get(idx);
+        cache.reciprocal.store(reciprocal(size), Ordering::Relaxed);
+        cache.size.store(size as u32, Ordering::Relaxed);
+        cache.nr_objects.store(geometry.objects, Ordering::Relaxed);
+        cache.nr_pages.store(geometry.pages, Ordering::Relaxed);
+        cache.keep_empty.store(keep_empty, Ordering::Relaxed);
+        let capacity = if with_sheaves { sheaf_capacity(size) } else { 0 };
+        cache.sheaf_capacity.store(capacity, Ordering::Relaxed);
+        Some(idx)
+    }
+
+    /// The cache of a number from [`Cache::create`].
+    pub(crate) fn get(idx: u32) -> &'static Cache {
+        TABLE.get(idx)
+    }
+
+    /// Gives the cache's number back if nothing is left of it; returns whether that was so.
+    pub(crate) fn destroy(idx: u32) -> bool {
+        let cache = TABLE.get(idx);
+        cache.shrink_to(0);
+        if cache.stat().nr_slabs != 0 {
+            return false;
+        }
+        cache.free_cpu_sheaves();
+        TABLE.free(idx);
+        true
+    }
+
+    /// Takes the table's lock for a `fork`: no cache comes or goes until [`Cache::release_table_after_fork`].
+    pub(crate) fn hold_table_for_fork() {
+        TABLE.hold_for_fork();
+    }
+
+    pub(crate) fn release_table_after_fork() {
+        TABLE.release_after_fork();
+    }
+
+    /// Every cache of the table, those that are free among them: their locks are free, their lists empty.
+    pub(crate) fn all_of_table() -> impl DoubleEndedIterator<Item = &'static Cache> {
+        (0..TABLE.nr_made()).map(|idx| TABLE.get(idx))
+    }
+
+    /// The cache of a slab.
+    #[inline]
+    pub(crate) fn of_slab(page: &Page) -> &'static Cache {
+        let cache = page.cache.load(Ordering::Relaxed).cast::<Cache>();
+        // SAFETY: a slab's head is published with a pointer to a cache, and caches are never unmapped.
+        unsafe { &*cache }
+    }
+
+    pub(super) fn as_page_field(&self) -> *mut u8 {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed) as usize
+    }
+
+    #[inline]
+    pub(super) fn nr_objects(&self) -> u32 {
+        self.nr_objects.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn nr_pages(&self) -> u32 {
+        self.nr_pages.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn sheaf_capacity(&self) -> u32 {
+        self.sheaf_capacity.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn keep_empty(&self) -> u32 {
+        self.keep_empty.load(Ordering::Relaxed)
+    }
+
+    /// The number of the object at `offset` in its slab; `None` if no object starts there.
+    #[inline]
+    pub(super) fn obj_idx(&self, offset: usize) -> Option<u32> {
+        let reciprocal = self.reciprocal.load(Ordering::Relaxed);
+        let idx = ((offset as u64 * reciprocal) >> RECIPROCAL_SHIFT) as u32;
+        (idx as usize * self.size() == offset && idx < self.nr_objects()).then_some(idx)
+    }
+
+    pub(crate) fn stat(&self) -> CacheStat {
+        let nr_slabs = self.counters.nr_slabs.load(Ordering::Relaxed);
+        CacheStat {
+            nr_slabs,
+            slab_bytes: nr_slabs * self.nr_pages() as u64 * PAGE_SIZE as u64,
+            owner_bytes: self.counters.owner_bytes.load(Ordering::Relaxed),
+            nr_objects: self.counters.nr_taken.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// ⌈2^40 / size⌉. Offset × this, shifted back, is offset / size exactly: the error is below offset × size / 2^40 < 1 for
+/// offsets under 2^20 and sizes under 2^20, and it is the quotient that it is added to.
+const fn reciprocal(size: usize) -> u64 {
+    (1u64 << RECIPROCAL_SHIFT).div_ceil(size as u64)
+}
+
+const fn sheaf_capacity(size: usize) -> u32 {
+    let fitting = SHEAF_BYTES / size;
+    (if fitting < MIN_SHEAF_OBJECTS {
+        MIN_SHEAF_OBJECTS
+    } else if fitting > MAX_SHEAF_OBJECTS {
+        MAX_SHEAF_OBJECTS
+    } else {
+        fitting
+    }) as u32
+}
+
+/// Full sheaves that the barn of a cache may hold.
+pub(super) const fn barn_limit() -> usize {
+    4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cache;
+    use crate::size_class::{SizeClass, SlabGeometry};
+
+    #[test]
+    fn every_offset_leads_to_its_object_or_to_none() {
+        for class in SizeClass::all() {
+            let size = class.size();
+            let geometry = SlabGeometry::for_size(size);
+            let cache = Cache::for_engine(size, geometry);
+            for offset in 0..geometry.pages as usize * 4096 {
+                let idx = (offset / size) as u32;
+                let starts = offset % size == 0 && idx < geometry.objects;
+                assert_eq!(cache.obj_idx(offset), starts.then_some(idx), "size {size}, offset {offset}");
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The slabs of a cache that have free objects, and the moves between their states (table in [`super`]).
+//!
+//! Partial slabs are taken lowest address first: low slabs fill up, high ones empty and go back. One lock a cache; pages
+//! and the engine's memory are taken and given back outside it.
+
+#![expect(unsafe_code, reason = "object addresses are computed, detached metadata is freed")]
+
+use core::ptr::NonNull;
+
+use super::cache::Cache;
+use super::{SlabObject, free_bits, meta, obj_exts};
+use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, page};
+use crate::report::die;
+use crate::sync::{AtomicU32, Ordering};
+
+pub(super) struct SlabLists {
+    partial: RunHeap,
+    empty: RunHeap,
+    nr_empty: u32,
+}
+
+impl SlabLists {
+    pub(super) const EMPTY: SlabLists =
+        SlabLists { partial: RunHeap::EMPTY, empty: RunHeap::EMPTY, nr_empty: 0 };
+
+    /// Takes up to `want` objects from partial, then from empty slabs.
+    fn take(&mut self, cache: &Cache, want: u32, found: &mut impl FnMut(NonNull<u8>)) -> u32 {
+        let mut nr_taken = 0;
+        while nr_taken < want {
+            let slab = match self.partial.lowest() {
+                Some(slab) => slab,
+                None => match self.empty.pop_lowest() {
+                    Some(slab) => {
+                        self.nr_empty -= 1;
+                        self.partial.insert(slab);
+                        slab
+                    }
+                    None => break,
+                },
+            };
+            let head = page(slab);
+            let base = page_alloc::address(slab);
+            nr_taken += free_bits::take(head, cache.nr_objects(), want - nr_taken, |obj_idx| {
+                // SAFETY: objects of a slab lie inside its run.
+                found(unsafe { base.add(obj_idx as usize * cache.size()) });
+            });
+            if head.nr_free.load(Ordering::Relaxed) == 0 {
+                self.partial.remove(slab);
+            }
+        }
+        nr_taken
+    }
+
+    /// Marks one object free. Slabs that may go are moved to `surplus`.
+    fn put(&mut self, cache: &Cache, object: &SlabObject, surplus: &mut RunHeap) {
+        let nr_objects = cache.nr_objects();
+        let Some(nr_free) = free_bits::put(object.page, nr_objects, object.obj_idx) else {
+            object.report_double_free();
+        };
+        if nr_free == 1 && nr_objects > 1 {
+            self.partial.insert(object.slab);
+        }
+        if nr_free < nr_objects {
+            return;
+        }
+        if nr_objects > 1 {
+            self.partial.remove(object.slab);
+        }
+        if self.nr_empty < cache.keep_empty() {
+            self.empty.insert(object.slab);
+            self.nr_empty += 1;
+        } else {
+            surplus.insert(object.slab);
+        }
+    }
+}
+
+impl Cache {
+    /// Takes up to `want` objects (at least 1) from the slabs, making a new slab if there is no free object; returns how
+    /// many were found: 0 only without memory.
+    pub(super) fn take(&self, want: u32, mut found: impl FnMut(NonNull<u8>)) -> u32 {
+        let mut nr_taken = self.lists.lock().take(self, want, &mut found);
+        if nr_taken == 0 {
+            let Some(slab) = self.new_slab() else { return 0 };
+            let mut lists = self.lists.lock();
+            lists.partial.insert(slab);
+            nr_taken = lists.take(self, want, &mut found);
+        }
+        self.counters.nr_taken.fetch_add(u64::from(nr_taken), Ordering::Relaxed);
+        nr_taken
+    }
+
+    /// Takes one object from the slabs.
+    pub(super) fn take_one(&self) -> Option<NonNull<u8>> {
+        let mut object = None;
+        self.take(1, |found| object = Some(found));
+        object
+    }
+
+    /// Puts objects back into their slabs; empty slabs beyond those kept go back to the page layer.
+    pub(super) fn put(&self, objects: impl Iterator<Item = NonNull<u8>>) {
+        let mut surplus = RunHeap::EMPTY;
+        let mut nr_put = 0;
+        let mut lists = self.lists.lock();
+        for object in objects {
+            lists.put(self, &SlabObject::of(object), &mut surplus);
+            nr_put += 1;
+        }
+        drop(lists);
+        self.counters.nr_taken.fetch_sub(nr_put, Ordering::Relaxed);
+        self.destroy_slabs(surplus);
+    }
+
+    /// Gives empty slabs back until `keep` are left.
+    pub(super) fn trim_empty(&self, keep: u32) {
+        let mut surplus = RunHeap::EMPTY;
+        let mut lists = self.lists.lock();
+        while lists.nr_empty > keep {
+            let Some(slab) = lists.empty.pop_lowest() else { break };
+            lists.nr_empty -= 1;
+            surplus.insert(slab);
+        }
+        drop(lists);
+        self.destroy_slabs(surplus);
+    }
+
+    /// Whether an object is free in its slab.
+    pub(super) fn is_free_in_slab(&self, object: &SlabObject) -> bool {
+        let _lists = self.lists.lock();
+        free_bits::is_free(object.page, self.nr_objects(), object.obj_idx)
+    }
+
+    fn new_slab(&self) -> Option<PageIdx> {
+        let run = page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine)?;
+        let head = run.page();
+        if !free_bits::init(head, self.nr_objects()) {
+            page_alloc::free(run);
+            return None;
+        }
+        head.cache.store(self.as_page_field(), Ordering::Relaxed);
+        head.obj_exts.store(core::ptr::null_mut(), Ordering::Relaxed);
+        page_alloc::mark_tails(&run);
+        self.counters.nr_slabs.fetch_add(1, Ordering::Relaxed);
+        // Only now: a walk that finds a slab may read all of its descriptor.
+        page_alloc::publish_slab(run.head);
+        Some(run.head)
+    }
+
+    fn destroy_slabs(&self, mut slabs: RunHeap) {
+        while let Some(slab) = slabs.pop_lowest() {
+            let bits = free_bits::detach(page(slab), self.nr_objects());
+            let vector = obj_exts::take(&page(slab).obj_exts);
+            self.counters.nr_slabs.fetch_sub(1, Ordering::Relaxed);
+            // The run first: freeing it waits for a walk that may be reading the vector.
+            page_alloc::free(Run::of_head(slab));
+            if let Some((address, nr_bytes)) = bits {
+                let words = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
+                let Some(words) = NonNull::new(words) else { die!("slab {slab:?}: lost its bitmap") };
+                // SAFETY: the slab is gone, and with it the only reference to its bits.
+                unsafe { meta::free(words, nr_bytes) };
+            }
+            if let Some(vector) = vector {
+                self.free_owner_vector(vector);
+            }
+        }
+    }
+
+    /// The owner vector of an object's slab, made now if there is none yet; `None` without memory.
+    pub(crate) fn owner_vector(&self, object: &SlabObject) -> Option<NonNull<AtomicU32>> {
+        if let Some(vector) = obj_exts::load(&object.page.obj_exts) {
+            return Some(vector);
+        }
+        let fresh = meta::alloc(self.owner_vector_bytes())?.cast();
+        self.counters.owner_bytes.fetch_add(self.full_owner_bytes(), Ordering::Relaxed);
+        let (vector, mine) = obj_exts::install(&object.page.obj_exts, fresh);
+        if !mine {
+            self.free_owner_vector(fresh);
+        }
+        Some(vector)
+    }
+
+    fn owner_vector_bytes(&self) -> usize {
+        self.nr_objects() as usize * size_of::<AtomicU32>()
+    }
+
+    fn full_owner_bytes(&self) -> u64 {
+        meta::full_size(self.owner_vector_bytes()) as u64
+    }
+
+    fn free_owner_vector(&self, vector: NonNull<AtomicU32>) {
+        self.counters.owner_bytes.fetch_sub(self.full_owner_bytes(), Ordering::Relaxed);
+        // SAFETY: the vector was never installed, or its slab is gone: nothing refers to it.
+        unsafe { meta::free(vector.cast(), self.owner_vector_bytes()) };
+    }
+}

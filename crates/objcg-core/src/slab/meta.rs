@@ -1,0 +1,76 @@
+//! The engine's own small memory: owner vectors, bitmaps, sheaves, per-CPU slots.
+//!
+//! It never comes from the caches that the engine serves. The caches here are plain ones without sheaves, owners or a
+//! bitmap outside the descriptor (at most 64 objects a slab), so taking from them needs nothing but pages: no recursion.
+
+#![expect(unsafe_code, reason = "zeroes the memory that it hands out")]
+
+use core::ptr::NonNull;
+
+use super::cache::Cache;
+use super::free_bits::INLINE_OBJECTS;
+use crate::os::PAGE_SIZE;
+use crate::page_alloc::{self, PageKind, Run};
+use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry};
+
+/// Below a cache line, neighbours of different CPUs would share lines.
+const MIN_SIZE: usize = 64;
+
+static CACHES: [Cache; NR_CLASSES] = caches();
+
+const fn caches() -> [Cache; NR_CLASSES] {
+    let mut caches = [const { Cache::UNUSED }; NR_CLASSES];
+    let mut index = 0;
+    while index < NR_CLASSES {
+        let size = SizeClass::from_index(index).size();
+        let geometry = SlabGeometry::with_max_objects(size, INLINE_OBJECTS);
+        caches[index] = Cache::for_engine(size, geometry);
+        index += 1;
+    }
+    caches
+}
+
+/// Zeroed memory of at least `nr_bytes`, aligned to 64 bytes when that is a multiple of 64.
+pub(crate) fn alloc(nr_bytes: usize) -> Option<NonNull<u8>> {
+    let (memory, zeroed) = match class_of(nr_bytes) {
+        Some(class) => (CACHES[class.index()].take_one()?, false),
+        None => {
+            let run = page_alloc::alloc(u32::try_from(nr_bytes.div_ceil(PAGE_SIZE)).ok()?, 1, PageKind::Engine)?;
+            (run.address(), run.zeroed)
+        }
+    };
+    if !zeroed {
+        // SAFETY: the memory was just taken, so it is ours alone, and it has at least `nr_bytes`.
+        unsafe { memory.write_bytes(0, nr_bytes) };
+    }
+    Some(memory)
+}
+
+/// Gives memory from [`alloc`] back, with the same `nr_bytes`.
+///
+/// # Safety
+/// Nothing refers to the memory any more.
+pub(crate) unsafe fn free(memory: NonNull<u8>, nr_bytes: usize) {
+    match class_of(nr_bytes) {
+        Some(class) => CACHES[class.index()].put(core::iter::once(memory)),
+        None => {
+            if let Some(head) = page_alloc::head_of(memory.as_ptr() as usize) {
+                page_alloc::free(Run::of_head(head));
+            }
+        }
+    }
+}
+
+/// Bytes that [`alloc`] really takes for `nr_bytes`.
+pub(crate) fn full_size(nr_bytes: usize) -> usize {
+    class_of(nr_bytes).map_or(nr_bytes.next_multiple_of(PAGE_SIZE), SizeClass::size)
+}
+
+fn class_of(nr_bytes: usize) -> Option<SizeClass> {
+    SizeClass::of_size(nr_bytes.max(MIN_SIZE))
+}
+
+/// Locks of these caches, for a `fork`.
+pub(crate) fn caches_for_fork() -> &'static [Cache] {
+    &CACHES
+}
