@@ -46,7 +46,8 @@ pub(crate) fn render(comparisons: &[Comparison]) -> Result<String> {
         }
         root.present().map_err(failure)?;
     }
-    Ok(svg)
+    // Plotters knows no joins; mitred ones would make thorns of every spike.
+    Ok(svg.replace("<polyline ", "<polyline stroke-linejoin=\"round\" "))
 }
 
 fn draw_trace(area: &Area<'_>, comparison: &Comparison) -> Result<()> {

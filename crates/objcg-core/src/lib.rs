@@ -24,11 +24,10 @@
 //!
 //! Under `--cfg loom` only the protocols that have models are compiled.
 
-#![no_std]
+#![cfg_attr(not(loom), no_std)]
 #![deny(unsafe_code)]
 
-#[cfg(any(test, loom))]
-#[cfg_attr(loom, macro_use)]
+#[cfg(test)]
 extern crate std;
 
 #[cfg(not(loom))]

@@ -4,6 +4,7 @@
 
 use core::fmt::{self, Write};
 
+#[cfg(not(loom))]
 use crate::os;
 
 /// Prints `objcg: …` as one line to standard error and aborts.
@@ -22,7 +23,10 @@ pub(crate) fn abort(what: fmt::Arguments<'_>) -> ! {
     let _ = line.write_fmt(what);
     let end = line.len;
     line.bytes[end] = b'\n';
-    os::abort_with(&line.bytes[..=end])
+    #[cfg(not(loom))]
+    os::abort_with(&line.bytes[..=end]);
+    #[cfg(loom)]
+    panic!("{}", String::from_utf8_lossy(&line.bytes[..=end]))
 }
 
 struct Line {

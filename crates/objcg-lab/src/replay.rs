@@ -8,8 +8,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use objcg_core::cpu::CpuId;
+use objcg_core::kmalloc;
+use objcg_core::kmalloc;
+use objcg_core::kmem_cache::CreateCacheError;
 use objcg_core::memcg::{CreateError, DeleteError};
-use objcg_core::slab::CreateCacheError;
 use thiserror::Error;
 
 use crate::controller::{Controller, Held, Object};
@@ -28,13 +30,13 @@ pub enum ReplayError {
     #[error("out of memory")]
     OutOfMemory,
     /// The engine refused a slab cache.
-    #[error("slab cache refused: {0:?}")]
+    #[error("slab cache refused: {0}")]
     CreateCache(CreateCacheError),
     /// The engine refused a group.
-    #[error("group refused: {0:?}")]
+    #[error("group refused: {0}")]
     CreateGroup(CreateError),
     /// The engine refused to delete a group.
-    #[error("group not deleted: {0:?}")]
+    #[error("group not deleted: {0}")]
     DeleteGroup(DeleteError),
     /// The resident set cannot be read.
     #[error("resident set: {0}")]
@@ -108,6 +110,10 @@ pub(crate) fn replay<C: Controller>(
     // Written one by one: zeroed pages would only become resident in the middle of the replay.
     objects.resize_with(trace.nr_objects() + 1, || None);
     let mut samples = vec![Sample { ts_ns: u64::MAX, ..Sample::default() }; plan.stops.len()];
+    // What the controller before left free in the engine would otherwise serve this one without growth.
+    kmalloc::trim();
+    // What the controller before left free is still resident: every controller starts without it.
+    kmalloc::trim();
     let before = rss::resident_bytes().map_err(ReplayError::Resident)?;
 
     let mut run = Run { trace, plan, controller: make()?, objects, now: Sample::default(), tallies: Tallies::default() };

@@ -34,7 +34,7 @@ impl ObjectLevel {
 
     /// Bytes charged to all groups, living and gone.
     #[must_use]
-    pub fn usage(&self) -> usize {
+    pub fn usage(&self) -> u64 {
         self.tree.usage()
     }
 

@@ -8,7 +8,8 @@
 use std::ptr::NonNull;
 
 use objcg_core::cpu::CpuId;
-use objcg_core::slab::{CacheConfig, KmemCache, Sheaves, SlabGeometry};
+use objcg_core::SlabGeometry;
+use objcg_core::kmem_cache::{CacheConfig, KmemCache, Sheaves};
 
 use super::{CachePlan, Held};
 use crate::geometry::PAGE_SIZE;
@@ -74,7 +75,7 @@ impl SlabCaches {
     /// Makes another cache of this shape.
     pub(super) fn create(&mut self, cache: CacheId) -> Result<SlabCacheId, ReplayError> {
         let shape = self.plan.caches[cache.index()];
-        let mut config = CacheConfig::new("lab", shape.slot as usize);
+        let mut config = CacheConfig::new(shape.slot as usize);
         config.geometry = shape.slab.map(|slab| SlabGeometry { pages: slab.pages, objects: slab.objects });
         if self.plan.sheaves == SheafMode::Off {
             config.sheaves = Sheaves::Off;

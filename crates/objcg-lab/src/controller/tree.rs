@@ -46,7 +46,7 @@ impl GroupTree {
     }
 
     /// What is charged to all groups, living and dead, in bytes.
-    pub(super) fn usage(&self) -> usize {
+    pub(super) fn usage(&self) -> u64 {
         self.parent.usage()
     }
 }
