@@ -63,12 +63,7 @@ pub(crate) struct CompareArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Which controllers, and in which order.
-    #[arg(
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        default_value = "page-level,cache-level,object-level"
-    )]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "page-level,cache-level,object-level")]
     pub(crate) controllers: Vec<ControllerArg>,
     /// Which objects: those that are charged to a cgroup, or all in slabs.
     #[arg(long, value_name = "SCOPE", default_value = "charged")]

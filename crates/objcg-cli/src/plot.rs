@@ -133,7 +133,8 @@ impl Panel {
 
     fn draw_labels(&self, area: &Area<'_>, chart: &Chart<'_>, comparison: &Comparison) -> Result<()> {
         let base = area.get_base_pixel();
-        let mut labels: Vec<_> = comparison.series.iter().filter_map(|series| self.label(chart, base, series)).collect();
+        let mut labels: Vec<_> =
+            comparison.series.iter().filter_map(|series| self.label(chart, base, series)).collect();
         labels.sort_by_key(|label| label.1.1);
         for at in 1..labels.len() {
             let above = labels[at - 1].1.1;

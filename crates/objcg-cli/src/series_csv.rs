@@ -3,16 +3,8 @@
 use anyhow::Result;
 use objcg_lab::Comparison;
 
-const COLUMNS: [&str; 8] = [
-    "trace",
-    "controller",
-    "ts_ns",
-    "live_bytes",
-    "slab_bytes",
-    "owner_bytes",
-    "groups_alive",
-    "groups_pinned",
-];
+const COLUMNS: [&str; 8] =
+    ["trace", "controller", "ts_ns", "live_bytes", "slab_bytes", "owner_bytes", "groups_alive", "groups_pinned"];
 
 pub(crate) fn render(comparisons: &[Comparison]) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::controller::{CachePlan, CacheLevel, CacheShape, ObjectLevel, PageLevel};
+use crate::controller::{CacheLevel, CachePlan, CacheShape, ObjectLevel, PageLevel};
 use crate::geometry::SlabShape;
 use crate::plan::{ChargedPeak, NotReplayed, Plan};
 use crate::replay::{Replay, ReplayError, Sample, replay, share};
@@ -177,10 +177,8 @@ fn run(
 
 /// The trace's caches, as the controllers are to make them. Those that are no slab keep their number and are not used.
 fn plan_caches(trace: &Trace, settings: Settings) -> CachePlan {
-    let shape = |slab: SlabShape| CacheShape {
-        slot: slab.slot,
-        slab: (settings.geometry == Geometry::Kernel).then_some(slab),
-    };
+    let shape =
+        |slab: SlabShape| CacheShape { slot: slab.slot, slab: (settings.geometry == Geometry::Kernel).then_some(slab) };
     let caches = trace
         .caches()
         .iter()

@@ -52,29 +52,17 @@ impl GeometryTable {
             headers
                 .iter()
                 .position(|header| header == name)
-                .ok_or_else(|| Fault::GeometryBroken {
-                    line: 1,
-                    reason: format!("column {name} is missing"),
-                })
+                .ok_or_else(|| Fault::GeometryBroken { line: 1, reason: format!("column {name} is missing") })
         };
-        let columns = [
-            column("cache")?,
-            column("slab_size")?,
-            column("objs_per_slab")?,
-            column("pages_per_slab")?,
-        ];
+        let columns = [column("cache")?, column("slab_size")?, column("objs_per_slab")?, column("pages_per_slab")?];
         let mut table = GeometryTable::default();
         for record in reader.records() {
-            let record = record
-                .map_err(|error| broken(error.position().map_or(0, csv::Position::line), &error))?;
+            let record = record.map_err(|error| broken(error.position().map_or(0, csv::Position::line), &error))?;
             let line = record.position().map_or(0, csv::Position::line);
-            let (name, shape) = parse_record(&record, columns)
-                .map_err(|reason| Fault::GeometryBroken { line, reason })?;
+            let (name, shape) =
+                parse_record(&record, columns).map_err(|reason| Fault::GeometryBroken { line, reason })?;
             if table.shapes.insert(name.into(), shape).is_some() {
-                return Err(Fault::GeometryBroken {
-                    line,
-                    reason: format!("cache {name} is listed twice"),
-                });
+                return Err(Fault::GeometryBroken { line, reason: format!("cache {name} is listed twice") });
             }
         }
         Ok(table)
@@ -99,10 +87,7 @@ impl GeometryTable {
     }
 }
 
-fn parse_record(
-    record: &csv::StringRecord,
-    columns: [usize; 4],
-) -> Result<(&str, SlabShape), String> {
+fn parse_record(record: &csv::StringRecord, columns: [usize; 4]) -> Result<(&str, SlabShape), String> {
     let [name, slot, objects, pages] = columns.map(|column| record.get(column).unwrap_or_default());
     let number = |what: &str, text: &str| match text.parse::<u32>() {
         Ok(0) => Err(format!("{what} of {name} is 0")),
@@ -114,21 +99,14 @@ fn parse_record(
         objects: number("objs_per_slab", objects)?,
         pages: number("pages_per_slab", pages)?,
     };
-    if u64::from(shape.slot) * u64::from(shape.objects)
-        > u64::from(shape.pages) * u64::from(PAGE_SIZE)
-    {
-        return Err(format!(
-            "{objects} objects of {slot} bytes do not fit {pages} pages ({name})"
-        ));
+    if u64::from(shape.slot) * u64::from(shape.objects) > u64::from(shape.pages) * u64::from(PAGE_SIZE) {
+        return Err(format!("{objects} objects of {slot} bytes do not fit {pages} pages ({name})"));
     }
     Ok((name, shape))
 }
 
 fn broken(line: u64, error: &csv::Error) -> Fault {
-    Fault::GeometryBroken {
-        line,
-        reason: error.to_string(),
-    }
+    Fault::GeometryBroken { line, reason: error.to_string() }
 }
 
 #[cfg(test)]
@@ -142,26 +120,14 @@ mod tests {
     #[test]
     fn a_broken_table_is_refused_with_its_line() {
         const HEAD: &str = "cache,slab_size,objs_per_slab,pages_per_slab\n";
-        assert_eq!(
-            reason("cache,slab_size\n"),
-            "slab_geometry, line 1: column objs_per_slab is missing"
-        );
-        assert_eq!(
-            reason(&format!("{HEAD}a,x,2,1\n")),
-            "slab_geometry, line 2: slab_size of a is \"x\", not a number"
-        );
-        assert_eq!(
-            reason(&format!("{HEAD}a,8,0,1\n")),
-            "slab_geometry, line 2: objs_per_slab of a is 0"
-        );
+        assert_eq!(reason("cache,slab_size\n"), "slab_geometry, line 1: column objs_per_slab is missing");
+        assert_eq!(reason(&format!("{HEAD}a,x,2,1\n")), "slab_geometry, line 2: slab_size of a is \"x\", not a number");
+        assert_eq!(reason(&format!("{HEAD}a,8,0,1\n")), "slab_geometry, line 2: objs_per_slab of a is 0");
         assert_eq!(
             reason(&format!("{HEAD}a,8,2,1\nb,4096,3,2\n")),
             "slab_geometry, line 3: 3 objects of 4096 bytes do not fit 2 pages (b)"
         );
-        assert_eq!(
-            reason(&format!("{HEAD}a,8,2,1\na,8,2,1\n")),
-            "slab_geometry, line 3: cache a is listed twice"
-        );
+        assert_eq!(reason(&format!("{HEAD}a,8,2,1\na,8,2,1\n")), "slab_geometry, line 3: cache a is listed twice");
         assert!(reason(&format!("{HEAD}a,8\n")).starts_with("slab_geometry, line 2: "));
     }
 }

@@ -200,10 +200,6 @@ fn count_caches(trace: &Trace, peak_row: u64) -> Vec<CacheInfo> {
     for cache in &mut caches {
         cache.bytes_at_peak = cache.objects_at_peak * u64::from(cache.slot);
     }
-    caches.sort_by(|a, b| {
-        b.bytes_at_peak
-            .cmp(&a.bytes_at_peak)
-            .then_with(|| a.cache.cmp(&b.cache))
-    });
+    caches.sort_by(|a, b| b.bytes_at_peak.cmp(&a.bytes_at_peak).then_with(|| a.cache.cmp(&b.cache)));
     caches
 }

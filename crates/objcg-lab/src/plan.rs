@@ -80,7 +80,9 @@ impl Plan {
         let first_ns = trace.event(0).ts_ns;
         let mut stops: Vec<usize> = (1..nr_samples)
             .map(|nth| {
-                let until = first_ns + u64::try_from(u128::from(trace.span_ns()) * u128::from(nth) / u128::from(nr_samples)).expect("within the span");
+                let until = first_ns
+                    + u64::try_from(u128::from(trace.span_ns()) * u128::from(nth) / u128::from(nr_samples))
+                        .expect("within the span");
                 rows.partition_point(|&row| trace.event(row as usize).ts_ns <= until)
             })
             .chain([after_peak, rows.len()])

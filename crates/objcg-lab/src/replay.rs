@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use objcg_core::cpu::CpuId;
 use objcg_core::kmalloc;
-use objcg_core::kmalloc;
 use objcg_core::kmem_cache::CreateCacheError;
 use objcg_core::memcg::{CreateError, DeleteError};
 use thiserror::Error;
@@ -112,11 +111,10 @@ pub(crate) fn replay<C: Controller>(
     let mut samples = vec![Sample { ts_ns: u64::MAX, ..Sample::default() }; plan.stops.len()];
     // What the controller before left free in the engine would otherwise serve this one without growth.
     kmalloc::trim();
-    // What the controller before left free is still resident: every controller starts without it.
-    kmalloc::trim();
     let before = rss::resident_bytes().map_err(ReplayError::Resident)?;
 
-    let mut run = Run { trace, plan, controller: make()?, objects, now: Sample::default(), tallies: Tallies::default() };
+    let mut run =
+        Run { trace, plan, controller: make()?, objects, now: Sample::default(), tallies: Tallies::default() };
     let outcome = run.drive(&mut samples, before, progress);
     // On failure too: a cache outlives its objects.
     run.free_survivors();

@@ -66,15 +66,8 @@ pub enum Op {
 }
 
 impl Op {
-    const ALL: [Op; 7] = [
-        Op::Alloc,
-        Op::Free,
-        Op::FreeInferred,
-        Op::GroupCreate,
-        Op::GroupRemove,
-        Op::PercpuAlloc,
-        Op::PercpuFree,
-    ];
+    const ALL: [Op; 7] =
+        [Op::Alloc, Op::Free, Op::FreeInferred, Op::GroupCreate, Op::GroupRemove, Op::PercpuAlloc, Op::PercpuFree];
 
     fn from_code(code: u8) -> Option<Op> {
         Op::ALL.get(usize::from(code)).copied()
@@ -174,11 +167,7 @@ impl Trace {
     /// prints as one line: file, row (from 1) where there is one, reason.
     pub fn open(path: impl AsRef<Path>) -> Result<Trace, TraceError> {
         let path = path.as_ref();
-        columns::read(path).map_err(|at| TraceError {
-            path: path.to_owned(),
-            row: at.row,
-            fault: at.fault,
-        })
+        columns::read(path).map_err(|at| TraceError { path: path.to_owned(), row: at.row, fault: at.fault })
     }
 
     /// The file that it was read from.
@@ -190,10 +179,7 @@ impl Trace {
     /// The file's name without directory and extension.
     #[must_use]
     pub fn name(&self) -> String {
-        self.path.file_stem().map_or_else(
-            || "trace".to_owned(),
-            |stem| stem.to_string_lossy().into_owned(),
-        )
+        self.path.file_stem().map_or_else(|| "trace".to_owned(), |stem| stem.to_string_lossy().into_owned())
     }
 
     /// Rows of all kinds.
@@ -293,8 +279,7 @@ impl Rows {
         self.alloc_size.push(event.alloc_size);
         self.cpu.push(event.cpu);
         self.cache.push(event.cache.0);
-        self.op_bits
-            .push(event.op as u8 | if event.accounted { ACCOUNTED } else { 0 });
+        self.op_bits.push(event.op as u8 | if event.accounted { ACCOUNTED } else { 0 });
     }
 
     fn reserve(&mut self, rows: usize) {

@@ -7,8 +7,8 @@
 
 use super::Refused;
 use super::node::{ROOT, node};
-use super::objcg::{Target, VESSEL_BYTES, Vessels};
-use super::stock::{NR_SLOTS, Residue, StockSlot};
+use super::objcg::{Owed, Target, Vessels};
+use super::stock::{NR_SLOTS, StockSlot};
 use super::stocks::{self, slot};
 use super::tree;
 use crate::cpu::{CpuId, nr_cpus};
@@ -42,32 +42,34 @@ pub(crate) fn charge(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refu
 /// Takes back bytes that were charged to `vessel` and are still counted there.
 #[inline]
 pub(crate) fn credit(cpu: CpuId, vessel: u32, nr_bytes: u64) {
-    let mut owed = refill(cpu, vessel, nr_bytes);
-    while let Some((vessel, nr_bytes)) = owed {
-        owed = give_back(vessel, nr_bytes);
+    if let Some(excess) = refill(cpu, vessel, nr_bytes) {
+        give_back(excess);
     }
 }
 
 /// Puts bytes into the stock; returns what has to be given back instead.
 #[inline]
-fn refill(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Option<(u32, u64)> {
+fn refill(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Option<Owed> {
     match slot(cpu, vessel) {
         Some(stock) if nr_bytes <= MAX_KEEP => {
-            let excess = stock.refill(vessel, nr_bytes as u32, VESSELS.keep(vessel))?;
-            Some((excess.vessel, u64::from(excess.nr_bytes)))
+            stock.refill(vessel, nr_bytes as u32, VESSELS.keep(vessel)).map(Owed::from)
         }
-        _ => Some((vessel, nr_bytes)),
+        _ => Some(Owed { vessel, nr_bytes }),
     }
 }
 
-/// Gives bytes of a vessel back to its group. Returns what that has freed: a dead vessel's own memory.
+/// Gives bytes back to their vessel's group, and then the memory of each vessel that this has freed to where it led.
+/// Nothing of it goes into a stock.
 #[cold]
 #[inline(never)]
-fn give_back(vessel: u32, nr_bytes: u64) -> Option<(u32, u64)> {
-    let Some(group) = PinnedNode::of_vessel(vessel) else { die!("vessel {vessel}: charged, but freed") };
-    uncharge_up(group.idx, nr_bytes);
-    drop(group);
-    VESSELS.note_return(vessel, nr_bytes).map(|freed| (freed.target, freed.nr_bytes))
+fn give_back(owed: Owed) {
+    let mut next = Some(owed);
+    while let Some(Owed { vessel, nr_bytes }) = next {
+        let Some(group) = PinnedNode::of_vessel(vessel) else { die!("vessel {vessel}: charged, but freed") };
+        uncharge_up(group.idx, nr_bytes);
+        drop(group);
+        next = VESSELS.note_return(vessel, nr_bytes);
+    }
 }
 
 #[cold]
@@ -159,7 +161,7 @@ pub(super) fn drain_subtree(top: u32) {
     };
     stocks::for_each(|stock| {
         if let Some(residue) = stock.drain_if(in_subtree) {
-            give_back_residue(residue);
+            give_back(Owed::from(residue));
         }
     });
 }
@@ -168,14 +170,7 @@ pub(super) fn drain_subtree(top: u32) {
 pub(super) fn drain_here(vessel: u32) {
     let residue = slot(CpuId::current(), vessel).and_then(|stock| stock.drain_if(|id| id == vessel));
     if let Some(residue) = residue {
-        give_back_residue(residue);
-    }
-}
-
-fn give_back_residue(residue: Residue) {
-    let mut owed = Some((residue.vessel, u64::from(residue.nr_bytes)));
-    while let Some((vessel, nr_bytes)) = owed {
-        owed = give_back(vessel, nr_bytes);
+        give_back(Owed::from(residue));
     }
 }
 
@@ -201,7 +196,7 @@ impl PinnedNode {
                 Target::Forwarded => {
                     let (live, freed) = VESSELS.find(id)?;
                     if let Some(freed) = freed {
-                        credit(CpuId::current(), freed.target, freed.nr_bytes);
+                        give_back(freed);
                     }
                     id = live;
                 }
@@ -216,14 +211,6 @@ impl PinnedNode {
 impl Drop for PinnedNode {
     fn drop(&mut self) {
         tree::unpin(self.idx);
-    }
-}
-
-/// Returns the memory of a vessel that a release has freed.
-pub(super) fn credit_freed(freed: Option<super::objcg::Freed>) {
-    if let Some(freed) = freed {
-        debug_assert!(freed.nr_bytes.is_multiple_of(VESSEL_BYTES));
-        credit(CpuId::current(), freed.target, freed.nr_bytes);
     }
 }
 

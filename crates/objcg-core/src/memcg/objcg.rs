@@ -80,11 +80,20 @@ pub(crate) enum Target {
     Nowhere,
 }
 
-/// A vessel was freed: its memory is to be returned to the vessel that it led to.
+/// Bytes on their way back to a vessel's group: a stock's residue, or the memory of vessels that were freed, owed to the
+/// one that they led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Freed {
-    pub(crate) target: u32,
+#[must_use = "bytes that are owed stay charged until they are given back"]
+pub(crate) struct Owed {
+    pub(crate) vessel: u32,
     pub(crate) nr_bytes: u64,
+}
+
+#[cfg(not(loom))]
+impl From<super::stock::Residue> for Owed {
+    fn from(residue: super::stock::Residue) -> Owed {
+        Owed { vessel: residue.vessel, nr_bytes: u64::from(residue.nr_bytes) }
+    }
 }
 
 pub(crate) struct Vessels {
@@ -149,7 +158,7 @@ impl Vessels {
 
     /// Counts bytes that were given back to the vessel's group; they must have been charged. The last ones may free the
     /// vessel, so it must not be used afterwards.
-    pub(crate) fn note_return(&self, id: u32, nr_bytes: u64) -> Option<Freed> {
+    pub(crate) fn note_return(&self, id: u32, nr_bytes: u64) -> Option<Owed> {
         // AcqRel: all that was done for the vessel's bytes happens before it is freed.
         let before = self.table.get(id).charged.fetch_sub(nr_bytes, Ordering::AcqRel);
         if before < nr_bytes {
@@ -173,15 +182,15 @@ impl Vessels {
     }
 
     /// The group's slot is released: from now on only charges keep the vessel.
-    pub(crate) fn detach(&self, id: u32) -> Option<Freed> {
+    pub(crate) fn detach(&self, id: u32) -> Option<Owed> {
         let _forwarding = self.forwarding.lock();
         self.table.get(id).state.fetch_and(!ATTACHED, Ordering::Relaxed);
         self.collect(id)
     }
 
     /// Follows a vessel to the live one at the end of its path, and leads all on the path straight there. `None` if the
-    /// id's slot is free. `Freed` is what the shortening has freed, all of it owed to the vessel found.
-    pub(crate) fn find(&self, id: u32) -> Option<(u32, Option<Freed>)> {
+    /// id's slot is free. The `Owed` is what the shortening has freed, all of it owed to the vessel found.
+    pub(crate) fn find(&self, id: u32) -> Option<(u32, Option<Owed>)> {
         let _forwarding = self.forwarding.lock();
         if self.state(id) == 0 {
             return None;
@@ -201,7 +210,7 @@ impl Vessels {
             }
             (at, at_is_empty) = (next, next_is_empty);
         }
-        let freed = (freed_bytes > 0).then_some(Freed { target: live, nr_bytes: freed_bytes });
+        let freed = (freed_bytes > 0).then_some(Owed { vessel: live, nr_bytes: freed_bytes });
         Some((live, freed))
     }
 
@@ -215,14 +224,14 @@ impl Vessels {
     }
 
     /// Frees the vessel if its group is gone and nothing is charged to it. Called under the lock.
-    fn collect(&self, id: u32) -> Option<Freed> {
+    fn collect(&self, id: u32) -> Option<Owed> {
         let state = self.state(id);
         let done = state & (FORWARDED | ATTACHED) == FORWARDED && self.charged(id) == 0;
         if !done {
             return None;
         }
         self.release(id);
-        Some(Freed { target: (state & LOW) as u32, nr_bytes: VESSEL_BYTES })
+        Some(Owed { vessel: (state & LOW) as u32, nr_bytes: VESSEL_BYTES })
     }
 
     fn release(&self, id: u32) {
@@ -292,9 +301,9 @@ mod models {
         return_freed(vessels, vessels.detach(id));
     }
 
-    fn return_freed(vessels: &Vessels, mut freed: Option<super::Freed>) {
+    fn return_freed(vessels: &Vessels, mut freed: Option<super::Owed>) {
         while let Some(owed) = freed {
-            freed = vessels.note_return(owed.target, owed.nr_bytes);
+            freed = vessels.note_return(owed.vessel, owed.nr_bytes);
         }
     }
 

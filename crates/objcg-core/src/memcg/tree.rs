@@ -224,7 +224,9 @@ pub(super) fn unpin(idx: u32) {
         let freed = VESSELS.detach(load(&released.objcg));
         released.drop_name();
         NODES.free(at);
-        charge::credit_freed(freed);
+        if let Some(owed) = freed {
+            credit(CpuId::current(), owed.vessel, owed.nr_bytes);
+        }
         at = parent;
     }
 }

@@ -7,8 +7,8 @@
 
 use std::ptr::NonNull;
 
-use objcg_core::cpu::CpuId;
 use objcg_core::SlabGeometry;
+use objcg_core::cpu::CpuId;
 use objcg_core::kmem_cache::{CacheConfig, KmemCache, Sheaves};
 
 use super::{CachePlan, Held};

@@ -48,10 +48,7 @@ impl Checker {
                 "kmalloc-large" => Some(CacheKind::Large),
                 _ => geometry.get(name).map(CacheKind::Slab),
             };
-            self.caches.push(CheckedCache {
-                name: name.clone(),
-                kind,
-            });
+            self.caches.push(CheckedCache { name: name.clone(), kind });
         }
     }
 
@@ -60,10 +57,7 @@ impl Checker {
         let nr_objects = self.objects.len() as u64;
         match op {
             Op::Alloc | Op::PercpuAlloc if obj != nr_objects + 1 => {
-                return Err(Fault::ObjectNotNext {
-                    obj,
-                    expected: nr_objects + 1,
-                });
+                return Err(Fault::ObjectNotNext { obj, expected: nr_objects + 1 });
             }
             Op::Free | Op::FreeInferred | Op::PercpuFree if obj == 0 || obj > nr_objects => {
                 return Err(Fault::FreeUnknown(obj));
@@ -73,10 +67,7 @@ impl Checker {
             }
             _ => {}
         }
-        u32::try_from(obj)
-            .ok()
-            .filter(|&obj| obj < FREED)
-            .ok_or(Fault::TooMany("objects"))
+        u32::try_from(obj).ok().filter(|&obj| obj < FREED).ok_or(Fault::TooMany("objects"))
     }
 
     /// Checks `event`, which is the row that follows `rows`.
@@ -85,16 +76,10 @@ impl Checker {
             return Err(Fault::Cpu(event.cpu));
         }
         if event.ts_ns < self.last_ts_ns {
-            return Err(Fault::TimeGoesBack {
-                ts_ns: event.ts_ns,
-                previous: self.last_ts_ns,
-            });
+            return Err(Fault::TimeGoesBack { ts_ns: event.ts_ns, previous: self.last_ts_ns });
         }
         self.last_ts_ns = event.ts_ns;
-        let row = u32::try_from(rows.ts_ns.len())
-            .ok()
-            .filter(|&row| row < FREED)
-            .ok_or(Fault::TooMany("rows"))?;
+        let row = u32::try_from(rows.ts_ns.len()).ok().filter(|&row| row < FREED).ok_or(Fault::TooMany("rows"))?;
         self.check_cache(event)?;
         match event.op {
             Op::Alloc | Op::PercpuAlloc => self.check_alloc(event, row),
@@ -126,10 +111,7 @@ impl Checker {
                 return Err(Fault::CacheWithoutGeometry(cache.name.to_string()));
             }
             (Op::Alloc | Op::Free | Op::FreeInferred, Some(CacheKind::Slab(shape))) => {
-                if event.size != 0
-                    && event.size <= event.alloc_size
-                    && event.alloc_size != shape.slot
-                {
+                if event.size != 0 && event.size <= event.alloc_size && event.alloc_size != shape.slot {
                     return Err(Fault::WrongSlot {
                         cache: cache.name.to_string(),
                         alloc_size: event.alloc_size,
@@ -142,14 +124,7 @@ impl Checker {
             (Op::PercpuAlloc | Op::PercpuFree, kind) => kind == Some(CacheKind::Percpu),
             (Op::GroupCreate | Op::GroupRemove, kind) => kind == Some(CacheKind::None),
         };
-        if fits {
-            Ok(())
-        } else {
-            Err(Fault::WrongCache {
-                op: event.op as u8,
-                cache: cache.name.to_string(),
-            })
-        }
+        if fits { Ok(()) } else { Err(Fault::WrongCache { op: event.op as u8, cache: cache.name.to_string() }) }
     }
 
     fn check_alloc(&mut self, event: &Event, row: u32) -> Result<(), Fault> {
@@ -157,10 +132,7 @@ impl Checker {
             return Err(Fault::SizeZero);
         }
         if event.alloc_size < event.size {
-            return Err(Fault::SlotTooSmall {
-                size: event.size,
-                alloc_size: event.alloc_size,
-            });
+            return Err(Fault::SlotTooSmall { size: event.size, alloc_size: event.alloc_size });
         }
         if event.group != GroupId::ROOT {
             match self.removed.get(event.group.index() - 1) {
@@ -212,10 +184,7 @@ impl Checker {
     fn check_create(&mut self, group: GroupId) -> Result<(), Fault> {
         let expected = count(self.removed.len()) + 1;
         if group.0 != expected {
-            return Err(Fault::GroupNotNext {
-                group: group.0,
-                expected,
-            });
+            return Err(Fault::GroupNotNext { group: group.0, expected });
         }
         self.removed.push(false);
         Ok(())
@@ -223,10 +192,7 @@ impl Checker {
 
     fn check_remove(&mut self, group: GroupId) -> Result<(), Fault> {
         let index = group.index().checked_sub(1).ok_or(Fault::RootRemoved)?;
-        let removed = self
-            .removed
-            .get_mut(index)
-            .ok_or(Fault::GroupUnknown(group.0))?;
+        let removed = self.removed.get_mut(index).ok_or(Fault::GroupUnknown(group.0))?;
         if std::mem::replace(removed, true) {
             return Err(Fault::GroupRemoved(group.0));
         }

@@ -41,12 +41,7 @@ pub(super) fn read(path: &Path) -> Result<Trace, FaultAt> {
     let mut names = Names::default();
     let mut checker = Checker::default();
     for index in 0..reader.num_row_groups() {
-        let group = RawGroup::read(
-            reader.get_row_group(index)?.as_ref(),
-            &columns,
-            &mut names,
-            rows.ts_ns.len(),
-        )?;
+        let group = RawGroup::read(reader.get_row_group(index)?.as_ref(), &columns, &mut names, rows.ts_ns.len())?;
         checker.add_caches(&names.list, &geometry);
         group.append(&mut rows, &mut checker)?;
     }
@@ -111,24 +106,19 @@ struct Column {
 impl Columns {
     fn find(metadata: &ParquetMetaData) -> Result<Columns, Fault> {
         let schema = metadata.file_metadata().schema_descr();
-        let find =
-            |name: &'static str, wanted: &'static str, fits: fn(&ColumnDescriptor) -> bool| {
-                let index = schema
-                    .columns()
-                    .iter()
-                    .position(|column| column.path().parts() == [name])
-                    .ok_or(Fault::MissingColumn(name))?;
-                let column = schema.column(index);
-                if column.max_rep_level() == 0 && fits(&column) {
-                    Ok(Column { name, index })
-                } else {
-                    Err(Fault::ColumnType {
-                        column: name,
-                        found: describe(&column),
-                        wanted,
-                    })
-                }
-            };
+        let find = |name: &'static str, wanted: &'static str, fits: fn(&ColumnDescriptor) -> bool| {
+            let index = schema
+                .columns()
+                .iter()
+                .position(|column| column.path().parts() == [name])
+                .ok_or(Fault::MissingColumn(name))?;
+            let column = schema.column(index);
+            if column.max_rep_level() == 0 && fits(&column) {
+                Ok(Column { name, index })
+            } else {
+                Err(Fault::ColumnType { column: name, found: describe(&column), wanted })
+            }
+        };
         Ok(Columns {
             ts_ns: find("ts_ns", "u64", |c| is_unsigned(c, 64))?,
             cpu: find("cpu", "u16", |c| is_unsigned(c, 16))?,
@@ -138,9 +128,7 @@ impl Columns {
             size: find("size", "u32", |c| is_unsigned(c, 32))?,
             alloc_size: find("alloc_size", "u32", |c| is_unsigned(c, 32))?,
             cache: find("cache", "string", is_string)?,
-            accounted: find("accounted", "bool", |c| {
-                c.physical_type() == PhysicalType::BOOLEAN
-            })?,
+            accounted: find("accounted", "bool", |c| c.physical_type() == PhysicalType::BOOLEAN)?,
         })
     }
 }
@@ -159,8 +147,7 @@ fn is_unsigned(column: &ColumnDescriptor, bits: i8) -> bool {
 
 fn is_string(column: &ColumnDescriptor) -> bool {
     column.physical_type() == PhysicalType::BYTE_ARRAY
-        && (column.converted_type() == ConvertedType::UTF8
-            || column.logical_type_ref() == Some(&LogicalType::String))
+        && (column.converted_type() == ConvertedType::UTF8 || column.logical_type_ref() == Some(&LogicalType::String))
 }
 
 fn describe(column: &ColumnDescriptor) -> String {
@@ -187,12 +174,7 @@ impl Names {
         }
         let id = u16::try_from(self.list.len()).map_err(|_| Fault::TooMany("caches"))?;
         // Names are printed: control characters and broken UTF-8 must not reach a terminal.
-        self.list.push(
-            String::from_utf8_lossy(name)
-                .escape_debug()
-                .to_string()
-                .into(),
-        );
+        self.list.push(String::from_utf8_lossy(name).escape_debug().to_string().into());
         self.ids.insert(name.into(), id);
         Ok(id)
     }
@@ -221,11 +203,7 @@ impl RawGroup {
     ) -> Result<RawGroup, FaultAt> {
         let source = Source { group, first_row };
         // Unsigned values stand in Parquet's signed types: the casts below give the bits back.
-        #[expect(
-            clippy::cast_sign_loss,
-            clippy::cast_possible_truncation,
-            reason = "unsigned in a signed carrier"
-        )]
+        #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "unsigned in a signed carrier")]
         Ok(RawGroup {
             first_row,
             ts_ns: source.column::<Int64Type, _>(columns.ts_ns, |v| Ok(*v as u64))?,
@@ -235,19 +213,14 @@ impl RawGroup {
             obj: source.column::<Int64Type, _>(columns.obj, |v| Ok(*v as u64))?,
             size: source.column::<Int32Type, _>(columns.size, |v| Ok(*v as u32))?,
             alloc_size: source.column::<Int32Type, _>(columns.alloc_size, |v| Ok(*v as u32))?,
-            cache: source.column::<ByteArrayType, _>(columns.cache, |v: &ByteArray| {
-                names.intern(v.data())
-            })?,
+            cache: source.column::<ByteArrayType, _>(columns.cache, |v: &ByteArray| names.intern(v.data()))?,
             accounted: source.column::<BoolType, _>(columns.accounted, |v| Ok(*v))?,
         })
     }
 
     fn append(self, rows: &mut Rows, checker: &mut Checker) -> Result<(), FaultAt> {
         for i in 0..self.ts_ns.len() {
-            let at = |fault| FaultAt {
-                row: Some((self.first_row + i) as u64 + 1),
-                fault,
-            };
+            let at = |fault| FaultAt { row: Some((self.first_row + i) as u64 + 1), fault };
             let op = Op::from_code(self.op[i]).ok_or_else(|| at(Fault::UnknownOp(self.op[i])))?;
             let obj = checker.object_number(op, self.obj[i]).map_err(at)?;
             let event = Event {
@@ -281,10 +254,7 @@ impl Source<'_> {
         mut convert: impl FnMut(&T::T) -> Result<V, Fault>,
     ) -> Result<Vec<V>, FaultAt> {
         let nr_rows = usize::try_from(self.group.metadata().num_rows()).unwrap_or(0);
-        let at = |row: usize, fault| FaultAt {
-            row: Some((self.first_row + row) as u64 + 1),
-            fault,
-        };
+        let at = |row: usize, fault| FaultAt { row: Some((self.first_row + row) as u64 + 1), fault };
         let mut reader = get_typed_column_reader::<T>(self.group.get_column_reader(column.index)?);
         let mut values = Vec::new();
         let (mut batch, mut levels) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));

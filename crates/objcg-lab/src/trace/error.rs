@@ -134,9 +134,7 @@ pub enum Fault {
     #[error("double free of object {0}")]
     DoubleFree(u32),
     /// The free does not fit its allocation.
-    #[error(
-        "object {obj} is freed with {field} {freed}, but was allocated with {allocated} in row {row}"
-    )]
+    #[error("object {obj} is freed with {field} {freed}, but was allocated with {allocated} in row {row}")]
     FreeMismatch {
         /// The object.
         obj: u32,
@@ -189,13 +187,7 @@ impl From<parquet::errors::ParquetError> for FaultAt {
 impl From<parquet::errors::ParquetError> for Fault {
     fn from(error: parquet::errors::ParquetError) -> Fault {
         // The promise is one line; decoders below Parquet do not all keep it.
-        Fault::Parquet(
-            error
-                .to_string()
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" "),
-        )
+        Fault::Parquet(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
     }
 }
 
