@@ -123,8 +123,7 @@ impl KmemCache {
             return Err(CreateCacheError::Geometry);
         }
         let with_sheaves = config.sheaves == Sheaves::Auto;
-        let idx = Cache::create(size, geometry, with_sheaves, config.keep_empty)
-            .ok_or(CreateCacheError::NoMemory)?;
+        let idx = Cache::create(size, geometry, with_sheaves, config.keep_empty).ok_or(CreateCacheError::NoMemory)?;
         Ok(KmemCache { idx })
     }
 

@@ -218,7 +218,7 @@ impl Memcg {
         if counter.usage() > max {
             charge::drain_subtree(self.idx);
         }
-        Ok(counter.usage().checked_sub(max).unwrap_or_default())
+        Ok(counter.usage().saturating_sub(max))
     }
 
     /// How often the limit was met.

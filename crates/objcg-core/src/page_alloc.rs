@@ -21,8 +21,8 @@ use crate::sync::{AtomicU64, Lock, Ordering};
 
 pub(crate) use heap::RunHeap;
 pub(crate) use page::{Page, PageIdx, PageKind};
-pub(crate) use region::{address, end, index_of, page};
 use region::Reservation;
+pub(crate) use region::{address, end, index_of, page};
 use runs::FreeRuns;
 
 const DIRTY_BASE_PAGES: usize = (6 << 20) / PAGE_SIZE;

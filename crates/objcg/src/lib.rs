@@ -40,7 +40,5 @@ mod global;
 mod memcg;
 
 pub use global::Objcg;
-pub use memcg::{
-    CreateError, DeleteError, Entered, Events, LimitError, Memcg, MemcgStat, NameError, Refused,
-};
+pub use memcg::{CreateError, DeleteError, Entered, Events, LimitError, Memcg, MemcgStat, NameError, Refused};
 pub use objcg_core::memcg::{nr_dying, nr_groups, nr_vessels, stock_bound};

@@ -1,19 +1,17 @@
-//! The repository's own checks, as `cargo xtask`: what the compiler does not know about the house style, the order of the
-//! layers, and all of CI in one command.
+//! The project's own tasks: `cargo xtask tidy`, `cargo xtask layers`, `cargo xtask ci`.
 
 #![forbid(unsafe_code)]
 
 mod ci;
 mod tidy;
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "The checks of this repository")]
+#[command(name = "cargo xtask", about = "The tasks of this repository")]
 struct Args {
     #[command(subcommand)]
     task: Task,
@@ -21,36 +19,45 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Check the house style: one line for each finding, exit 1 if there is any
-    Tidy {
-        /// Print the rules instead
+    /// Checks the house style: layers, sizes, unsafe code, words, text, links
+    Tidy,
+    /// Prints the layers of objcg-core, lowest first, and what each module uses
+    Layers,
+    /// Runs the steps of continuous integration in order, up to the first that fails
+    Ci {
+        /// Prints the steps and what they run
         #[arg(long)]
         list: bool,
+        /// Steps to run; all if none is named
+        #[arg(value_name = "STEP", conflicts_with = "list")]
+        steps: Vec<String>,
     },
-    /// Print the layers of objcg-core, lowest first, and what each file uses
-    Layers,
-    /// Run the steps of CI in order
-    Ci(ci::Args),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    let root = workspace_root();
-    match Args::parse().task {
-        Task::Tidy { list: true } => tidy::print_rules(),
-        Task::Tidy { list: false } => {
-            if !tidy::run(&root)? {
-                return Ok(ExitCode::FAILURE);
-            }
+fn main() -> ExitCode {
+    let root = repository_root();
+    let result = match Args::parse().task {
+        Task::Tidy => tidy::run(&root),
+        Task::Layers => tidy::print_layers(&root),
+        Task::Ci { list: true, .. } => {
+            ci::print_steps();
+            Ok(())
         }
-        Task::Layers => tidy::print_layers(&root)?,
-        Task::Ci(args) => return ci::run(&root, &args),
+        Task::Ci { list: false, steps } => ci::run(&root, &steps),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-/// The checkout that `cargo xtask` was called in, which a shared target directory must not confuse with the one that this
-/// binary was built in.
-fn workspace_root() -> PathBuf {
-    let manifest_dir = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    manifest_dir.ancestors().nth(2).unwrap_or(Path::new(".")).to_path_buf()
+/// The folder of the workspace's `Cargo.toml`, two above this crate's.
+fn repository_root() -> PathBuf {
+    let mut root = Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf();
+    root.pop();
+    root.pop();
+    root
 }

@@ -1,130 +1,184 @@
-//! `cargo xtask tidy`: the part of the house style that a program can check.
+//! `cargo xtask tidy`: the house style as a check.
 //!
-//! [`RULES`] is the one list. A rule is a function of a [`File`] and the [`Tree`] that it is in, so that tests feed it small
-//! sources from memory; rules that look at code work on the parsed file ([`Source`]), not on its text. A line is exempt
-//! from a rule by a comment on it or right above it, `tidy: allow(rule) reason`; one that exempts nothing is a finding too.
+//! A rule is a function of one file, [`Text`] or [`Source`] (a Rust file, parsed), that gives its findings; a few rules
+//! look at the whole tree. Nothing stops at the first finding. Rules have no exceptions list: what a rule lets pass is
+//! said in the rule.
 
-mod allow;
-mod docs;
+mod code;
 mod layers;
-mod manifests;
-mod paths;
-mod regions;
+mod manifest;
+mod markdown;
+mod names;
 mod source;
-mod style;
-#[cfg(test)]
-mod tests;
 mod text;
-mod tree;
-mod unsafe_rules;
+mod unsafe_code;
 
+use std::fmt;
+use std::fs;
 use std::path::Path;
 
+use anyhow::{Context, Result, bail};
+
 use source::Source;
-use tree::{File, Tree};
 
-/// One check: what it is called in findings and exemptions, what it demands, and how it finds offenders.
-struct Rule {
-    name: &'static str,
-    demands: &'static str,
-    check: fn(&File, &Tree) -> Vec<Hit>,
-}
-
-/// An offending line, counted from 1, and why it offends.
-#[derive(Debug)]
-struct Hit {
-    line: usize,
-    reason: String,
-}
-
-impl Hit {
-    fn new(line: usize, reason: impl Into<String>) -> Self {
-        Self { line, reason: reason.into() }
-    }
-}
-
-/// A hit with its file and its rule.
-#[derive(Debug)]
-struct Finding {
-    path: String,
-    line: usize,
-    rule: &'static str,
-    reason: String,
-}
-
-const fn rule(name: &'static str, demands: &'static str, check: fn(&File, &Tree) -> Vec<Hit>) -> Rule {
-    Rule { name, demands, check }
-}
-
-#[rustfmt::skip]
-const RULES: &[Rule] = &[
-    rule("parses", "every Rust file parses", source::parses),
-    rule("layer-order", "a file of objcg-core names its own layer or lower ones only", layers::layer_order),
-    rule("layer-docs", "objcg-core's crate docs give the layers in the order that is checked", layers::layer_docs),
-    rule("crate-order", "a crate depends on lower crates only, tests aside", manifests::crate_order),
-    rule("target-cfg", "platform cfgs stand in `os`, `cpu` and objcg-rseq only", layers::target_cfg),
-    rule("sync-door", "objcg-core takes atomics, cells and locks from `crate::sync` only, tests aside", layers::sync_door),
-    rule("no-std", "objcg-core's root is `no_std`, and `std` comes in by a cfg only", layers::no_std),
-    rule("mod-rs", "`foo.rs` + `foo/`, never `mod.rs`", style::mod_rs),
-    rule("file-name", "no util, common, helpers, misc or manager", style::file_name),
-    rule("file-length", "at most 600 lines a Rust file, tests aside", style::file_length),
-    rule("function-length", "at most 70 lines a function", style::function_length),
-    rule("glob-import", "imports name what they import", style::glob_import),
-    rule("unfinished", "no unfinished or debugging code, no reminders in comments", style::unfinished),
-    rule("ignored-test", "no test is ignored or singled out", style::ignored_test),
-    rule("sleep-in-test", "no test sleeps", style::sleep_in_test),
-    rule("seqcst-reason", "a comment that names `SeqCst` stands at or right above each use of it", style::seqcst_reason),
-    rule("saturating-sub", "objcg-core hides no underflow, tests aside", style::saturating_sub),
-    rule("unsafe-denied", "every crate root denies or forbids `unsafe_code`", unsafe_rules::denied),
-    rule("unsafe-file", "`unsafe` only where the file or module opens with `#![expect(unsafe_code, reason = …)]`", unsafe_rules::expected),
-    rule("module-docs", "every Rust file opens with `//!`", docs::module_docs),
-    rule("markdown-link", "relative links lead to a file or heading of this repository", docs::markdown_link),
-    rule("architecture-length", "ARCHITECTURE.md stays under 200 lines", docs::architecture_length),
-    rule("whitespace", "no tabs, carriage returns or trailing blanks; one newline at the end", text::whitespace),
-    rule("absolute-path", "nothing points into the directory of a working session", text::absolute_path),
-    rule("package-name", "a crate's folder has the package's name", manifests::package_name),
-    rule("workspace-fields", "version, edition, licence, … and lints are the workspace's", manifests::workspace_fields),
-    rule("licence", "MIT OR Apache-2.0, and the text of both at the root", manifests::licence),
+/// Rules on every text file.
+const TEXT_RULES: &[fn(&Text) -> Vec<Finding>] = &[
+    text::whitespace,
+    text::line_length,
+    text::workplace_paths,
+    text::unfinished_words,
+    markdown::architecture_length,
+    names::file_names,
+    names::module_docs,
+    manifest::crate_name,
+    manifest::crate_order,
 ];
 
-/// Checks the tree at `root` and prints what it finds; whether that is nothing.
-pub(crate) fn run(root: &Path) -> anyhow::Result<bool> {
-    let tree = Tree::read(root)?;
-    let findings = check(&tree);
+/// Rules on every Rust file.
+const SOURCE_RULES: &[fn(&Source) -> Vec<Finding>] = &[
+    layers::layer_order,
+    layers::target_cfg,
+    layers::sync_door,
+    code::file_length,
+    code::function_length,
+    code::globs,
+    code::unfinished_macros,
+    code::unfinished_comments,
+    code::ignored_tests,
+    code::sleeping_tests,
+    code::seq_cst,
+    unsafe_code::crate_denies,
+    unsafe_code::module_expects,
+];
+
+/// Rules on all files together.
+const TREE_RULES: &[fn(&[Text]) -> Vec<Finding>] = &[markdown::links, layers::layers_exist];
+
+/// A file of the repository: its path from the root, with `/`, and what is in it.
+pub(crate) struct Text {
+    pub(crate) path: String,
+    /// Empty for a file that is not text.
+    pub(crate) text: String,
+}
+
+/// A place in a file, and what is wrong there.
+pub(crate) struct Finding {
+    path: String,
+    line: usize,
+    reason: String,
+}
+
+impl Finding {
+    fn new(path: &str, line: usize, reason: impl Into<String>) -> Finding {
+        Finding { path: path.to_owned(), line, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.reason)
+    }
+}
+
+/// Checks every file under `root` and prints what it finds.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let files = read_tree(root)?;
+    let mut findings = check(&files);
+    findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     for finding in &findings {
-        println!("{}:{}: {}: {}", finding.path, finding.line, finding.rule, finding.reason);
+        println!("{finding}");
     }
-    println!("tidy: {} findings in {} files, {} rules", findings.len(), tree.files().len(), RULES.len());
-    Ok(findings.is_empty())
-}
-
-/// Prints each rule with what it demands.
-pub(crate) fn print_rules() {
-    for rule in RULES {
-        println!("{:<20} {}", rule.name, rule.demands);
+    match findings.len() {
+        0 => println!("tidy: {} files, nothing found", files.len()),
+        nr_findings => bail!("tidy: {nr_findings} findings in {} files", files.len()),
     }
-}
-
-/// Prints the layer order of objcg-core and, for each file, which layers it uses.
-pub(crate) fn print_layers(root: &Path) -> anyhow::Result<()> {
-    print!("{}", layers::describe(&Tree::read(root)?));
     Ok(())
 }
 
-fn check(tree: &Tree) -> Vec<Finding> {
+/// Prints the layers of objcg-core, lowest first, and what each module uses.
+pub(crate) fn print_layers(root: &Path) -> Result<()> {
+    let files = read_tree(root)?;
+    let sources = files.iter().filter_map(|file| Source::parse(file).ok()).collect::<Vec<_>>();
+    print!("{}", layers::describe(&sources));
+    Ok(())
+}
+
+fn check(files: &[Text]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for file in tree.files() {
-        let mut exemptions = allow::exemptions(file);
-        for rule in RULES {
-            let hits = (rule.check)(file, tree).into_iter().filter(|hit| !allow::exempts(&mut exemptions, rule.name, hit.line));
-            findings.extend(hits.map(|hit| finding(file, rule.name, hit)));
+    for file in files {
+        findings.extend(TEXT_RULES.iter().flat_map(|rule| rule(file)));
+        if !file.path.ends_with(".rs") {
+            continue;
         }
-        findings.extend(allow::unfounded(&exemptions).into_iter().map(|hit| finding(file, allow::RULE, hit)));
+        match Source::parse(file) {
+            Ok(source) => findings.extend(SOURCE_RULES.iter().flat_map(|rule| rule(&source))),
+            Err(finding) => findings.push(finding),
+        }
     }
-    findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
+    findings.extend(TREE_RULES.iter().flat_map(|rule| rule(files)));
     findings
 }
 
-fn finding(file: &File, rule: &'static str, hit: Hit) -> Finding {
-    Finding { path: file.path.clone(), line: hit.line, rule, reason: hit.reason }
+/// Reads all files under `root` but what is built and what git keeps.
+fn read_tree(root: &Path) -> Result<Vec<Text>> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let kind = entry.file_type()?;
+            if kind.is_dir() && name != ".git" && name != "target" {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                let path = entry.path();
+                let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+                let path = path.strip_prefix(root)?.to_string_lossy().replace('\\', "/");
+                files.push(Text { path, text: String::from_utf8(bytes).unwrap_or_default() });
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Finding, Source, Text, check};
+
+    /// The lines in which a rule on text finds something.
+    pub(crate) fn text_lines(rule: fn(&Text) -> Vec<Finding>, path: &str, text: &str) -> Vec<usize> {
+        lines(&rule(&Text { path: path.to_owned(), text: text.to_owned() }))
+    }
+
+    /// The lines in which a rule on Rust finds something.
+    pub(crate) fn source_lines(rule: fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<usize> {
+        let file = Text { path: path.to_owned(), text: text.to_owned() };
+        match Source::parse(&file) {
+            Ok(source) => lines(&rule(&source)),
+            Err(finding) => panic!("{finding}"),
+        }
+    }
+
+    /// The lines in which a rule on the tree finds something.
+    pub(crate) fn tree_lines(rule: fn(&[Text]) -> Vec<Finding>, files: &[(&str, &str)]) -> Vec<usize> {
+        let file = |&(path, text): &(&str, &str)| Text { path: path.to_owned(), text: text.to_owned() };
+        lines(&rule(&files.iter().map(file).collect::<Vec<_>>()))
+    }
+
+    fn lines(findings: &[Finding]) -> Vec<usize> {
+        findings.iter().map(|finding| finding.line).collect()
+    }
+
+    #[test]
+    fn a_file_that_does_not_parse_is_a_finding_with_its_line() {
+        let file = Text { path: "crates/a/src/x.rs".to_owned(), text: "//! X.\nfn x( {}\n".to_owned() };
+        let found = check(&[file]).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(found.iter().any(|line| line.starts_with("crates/a/src/x.rs:2: does not parse")), "{found:?}");
+    }
+
+    #[test]
+    fn findings_read_file_line_reason() {
+        assert_eq!(Finding::new("a.md", 7, "a tab").to_string(), "a.md:7: a tab");
+    }
 }

@@ -142,9 +142,7 @@ fn uncharge_up(group: u32, nr_bytes: u64) {
 
 /// The group and its ancestors, the root last. The group is pinned.
 pub(super) fn ancestors(group: u32) -> impl Iterator<Item = u32> {
-    core::iter::successors(Some(group), |at| {
-        (*at != ROOT).then(|| node(*at).parent.load(Ordering::Relaxed))
-    })
+    core::iter::successors(Some(group), |at| (*at != ROOT).then(|| node(*at).parent.load(Ordering::Relaxed)))
 }
 
 /// Bytes to charge ahead for a group: little for an idle one and under a small limit, more with use.
@@ -156,9 +154,8 @@ fn batch(group: u32) -> u64 {
 
 /// Gives back what all CPUs' stocks hold for a group and its descendants.
 pub(super) fn drain_subtree(top: u32) {
-    let in_subtree = |vessel| {
-        PinnedNode::of_vessel(vessel).is_some_and(|group| ancestors(group.idx).any(|at| at == top))
-    };
+    let in_subtree =
+        |vessel| PinnedNode::of_vessel(vessel).is_some_and(|group| ancestors(group.idx).any(|at| at == top));
     stocks::for_each(|stock| {
         if let Some(residue) = stock.drain_if(in_subtree) {
             give_back(Owed::from(residue));

@@ -76,9 +76,10 @@ impl Name {
     /// FNV-1a over the parent's number and the bytes, folded by a multiplication.
     pub(super) fn hash(&self, parent: u32) -> u32 {
         let seed = 0xcbf2_9ce4_8422_2325 ^ u64::from(parent).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let hash = self.as_bytes().iter().fold(seed, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let hash = self
+            .as_bytes()
+            .iter()
+            .fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
         (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
     }
 

@@ -283,6 +283,9 @@ mod models {
     use loom::sync::Arc;
 
     use super::{Target, VESSEL_BYTES, Vessels};
+    use crate::memcg::pin::Pin;
+
+    const CHILD_NODE: u32 = 2;
 
     /// root ← parent ← child, with an object of 100 bytes charged to the child; ids in that order.
     fn family() -> (Arc<Vessels>, u32, u32, u32) {
@@ -290,7 +293,7 @@ mod models {
         let root = vessels.attach(0, 1).unwrap();
         let parent = vessels.attach(1, 1).unwrap();
         vessels.note_charge(root, VESSEL_BYTES);
-        let child = vessels.attach(2, 1).unwrap();
+        let child = vessels.attach(CHILD_NODE, 1).unwrap();
         vessels.note_charge(parent, VESSEL_BYTES);
         vessels.note_charge(child, 100);
         (vessels, root, parent, child)
@@ -298,12 +301,12 @@ mod models {
 
     fn delete(vessels: &Vessels, id: u32, parent: u32) {
         vessels.forward(id, parent);
-        return_freed(vessels, vessels.detach(id));
+        return_owed(vessels, vessels.detach(id));
     }
 
-    fn return_freed(vessels: &Vessels, mut freed: Option<super::Owed>) {
-        while let Some(owed) = freed {
-            freed = vessels.note_return(owed.vessel, owed.nr_bytes);
+    fn return_owed(vessels: &Vessels, mut owed: Option<super::Owed>) {
+        while let Some(bytes) = owed {
+            owed = vessels.note_return(bytes.vessel, bytes.nr_bytes);
         }
     }
 
@@ -312,10 +315,10 @@ mod models {
         let mut id = child;
         while vessels.target(id) == Target::Forwarded {
             let (live, freed) = vessels.find(id).expect("the object keeps its vessel");
-            return_freed(vessels, freed);
+            return_owed(vessels, freed);
             id = live;
         }
-        return_freed(vessels, vessels.note_return(child, 100));
+        return_owed(vessels, vessels.note_return(child, 100));
         id
     }
 
@@ -350,5 +353,65 @@ mod models {
             assert_eq!(freer.join().unwrap(), root);
             assert_eq!((vessels.nr_used(), vessels.charged(root)), (1, 0));
         });
+    }
+
+    /// A charge finds the group while it is deleted: it lands on a vessel that is live at that moment, never on a freed
+    /// one, and what it charged is found again under the vessel that it was told.
+    #[test]
+    fn loom_i4_charge_against_delete() {
+        loom::model(|| {
+            let (vessels, root, parent, child) = family();
+            let pin = Arc::new(Pin::default());
+            let generation = pin.revive();
+            // The charging thread is inside the group: its handle is a pin.
+            pin.get();
+            let (other, other_pin) = (Arc::clone(&vessels), Arc::clone(&pin));
+            let charger = loom::thread::spawn(move || {
+                let charged = charge(&other, &other_pin, child);
+                unpin(&other, &other_pin, child);
+                charged
+            });
+            vessels.forward(child, parent);
+            pin.kill();
+            unpin(&vessels, &pin, child);
+            let charged = charger.join().unwrap();
+            assert!(!pin.try_get(generation));
+            return_owed(&vessels, vessels.note_return(charged, 50));
+            free_object(&vessels, child);
+            delete(&vessels, parent, root);
+            assert_eq!((vessels.nr_used(), vessels.charged(root)), (1, 0));
+        });
+    }
+
+    fn charge(vessels: &Vessels, pin: &Pin, child: u32) -> u32 {
+        let mut id = child;
+        loop {
+            match vessels.target(id) {
+                Target::Node { idx: CHILD_NODE, generation } => {
+                    if pin.try_get(generation) {
+                        vessels.note_charge(id, 50);
+                        unpin(vessels, pin, child);
+                        return id;
+                    }
+                    loom::thread::yield_now();
+                }
+                Target::Node { .. } => {
+                    vessels.note_charge(id, 50);
+                    return id;
+                }
+                Target::Forwarded => {
+                    let (live, owed) = vessels.find(id).expect("the charger's pin keeps its vessel");
+                    return_owed(vessels, owed);
+                    id = live;
+                }
+                Target::Nowhere => panic!("a vessel in use is free"),
+            }
+        }
+    }
+
+    fn unpin(vessels: &Vessels, pin: &Pin, child: u32) {
+        if pin.put() {
+            return_owed(vessels, vessels.detach(child));
+        }
     }
 }

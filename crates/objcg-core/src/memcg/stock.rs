@@ -149,7 +149,8 @@ mod tests {
                 let slot = Arc::new(StockSlot::default());
                 assert_eq!(slot.refill(1, 10, 100), None);
                 let other = Arc::clone(&slot);
-                let drainer = loom::thread::spawn(move || other.drain_if(|_| true).map_or(0, |residue| residue.nr_bytes));
+                let drainer =
+                    loom::thread::spawn(move || other.drain_if(|_| true).map_or(0, |residue| residue.nr_bytes));
                 let mut held = 0;
                 if slot.consume(1, 4) {
                     held += 4;

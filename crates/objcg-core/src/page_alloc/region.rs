@@ -108,8 +108,10 @@ pub(crate) fn page(idx: PageIdx) -> &'static Page {
 #[inline]
 pub(crate) fn address(idx: PageIdx) -> NonNull<u8> {
     let base = core::ptr::with_exposed_provenance_mut::<u8>(BASE.load(Ordering::Relaxed));
-    // SAFETY: as for `page`, the page lies inside the reservation, which is not at address 0.
-    unsafe { NonNull::new_unchecked(base.add((idx.0 as usize) << PAGE_SHIFT)) }
+    // SAFETY: as for `page`, the page lies inside the reservation,
+    let address = unsafe { base.add((idx.0 as usize) << PAGE_SHIFT) };
+    // SAFETY: which is not at address 0.
+    unsafe { NonNull::new_unchecked(address) }
 }
 
 /// Gives the memory of a free run back to the operating system.

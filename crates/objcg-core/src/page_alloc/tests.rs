@@ -20,9 +20,9 @@ impl Random {
     }
 }
 
-fn bytes(run: &Run) -> &mut [u8] {
+fn bytes(run: &mut Run) -> &mut [u8] {
     let len = run.nr_pages as usize * PAGE_SIZE;
-    // SAFETY: the test owns the run, and takes one slice of it at a time.
+    // SAFETY: the test owns the run, and the slice borrows it.
     unsafe { std::slice::from_raw_parts_mut(run.address().as_ptr(), len) }
 }
 
@@ -33,20 +33,20 @@ fn random_runs_never_overlap_and_are_zero_when_they_say_so() {
     for round in 0..4000u32 {
         let tag = (round % 251 + 1) as u8;
         if live.len() > 60 || (!live.is_empty() && random.below(5) < 2) {
-            let (run, tag) = live.swap_remove(random.below(live.len() as u32) as usize);
-            assert!(bytes(&run).iter().all(|byte| *byte == tag), "somebody else wrote into a run");
+            let (mut run, tag) = live.swap_remove(random.below(live.len() as u32) as usize);
+            assert!(bytes(&mut run).iter().all(|byte| *byte == tag), "somebody else wrote into a run");
             free(run);
             continue;
         }
         let align_pages = 1 << random.below(6);
         let longest = if random.below(10) == 0 { 700 } else { 20 };
         let nr_pages = 1 + random.below(longest);
-        let run = alloc(nr_pages, align_pages, PageKind::Large).expect("pages");
+        let mut run = alloc(nr_pages, align_pages, PageKind::Large).expect("pages");
         assert!((run.address().as_ptr() as usize).is_multiple_of(align_pages as usize * PAGE_SIZE));
         if run.zeroed {
-            assert!(bytes(&run).iter().all(|byte| *byte == 0), "a clean run has old bytes");
+            assert!(bytes(&mut run).iter().all(|byte| *byte == 0), "a clean run has old bytes");
         }
-        bytes(&run).fill(tag);
+        bytes(&mut run).fill(tag);
         live.push((run, tag));
     }
     let by_address: BTreeMap<u32, u32> = live.iter().map(|(run, _)| (run.head.0, run.nr_pages)).collect();
@@ -58,13 +58,13 @@ fn random_runs_never_overlap_and_are_zero_when_they_say_so() {
 #[test]
 fn a_run_that_shrinks_can_grow_back_into_what_it_gave() {
     let mut run = alloc(40, 1, PageKind::Large).expect("pages");
-    bytes(&run).fill(7);
+    bytes(&mut run).fill(7);
     shrink(&mut run, 8);
     assert_eq!(run.nr_pages, 8);
     // Another test may have taken the pages behind; then it says so and nothing changed.
     if extend(&mut run, 40) {
         assert_eq!(run.nr_pages, 40);
     }
-    assert!(bytes(&run)[..8 * PAGE_SIZE].iter().all(|byte| *byte == 7));
+    assert!(bytes(&mut run)[..8 * PAGE_SIZE].iter().all(|byte| *byte == 7));
     free(run);
 }

@@ -85,11 +85,7 @@ impl Cache {
         keep_empty: AtomicU32::new(0),
         next_free: AtomicU32::new(0),
         cpu_sheaves: AtomicPtr::new(core::ptr::null_mut()),
-        counters: Counters {
-            nr_slabs: AtomicU64::new(0),
-            nr_taken: AtomicU64::new(0),
-            owner_bytes: AtomicU64::new(0),
-        },
+        counters: Counters { nr_slabs: AtomicU64::new(0), nr_taken: AtomicU64::new(0), owner_bytes: AtomicU64::new(0) },
         lists: Lock::new(SlabLists::EMPTY),
         barn: Barn::new(),
     };

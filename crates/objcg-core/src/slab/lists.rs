@@ -20,8 +20,7 @@ pub(super) struct SlabLists {
 }
 
 impl SlabLists {
-    pub(super) const EMPTY: SlabLists =
-        SlabLists { partial: RunHeap::EMPTY, empty: RunHeap::EMPTY, nr_empty: 0 };
+    pub(super) const EMPTY: SlabLists = SlabLists { partial: RunHeap::EMPTY, empty: RunHeap::EMPTY, nr_empty: 0 };
 
     /// Takes up to `want` objects from partial, then from empty slabs.
     fn take(&mut self, cache: &Cache, want: u32, found: &mut impl FnMut(NonNull<u8>)) -> u32 {

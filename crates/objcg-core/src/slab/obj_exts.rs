@@ -59,8 +59,7 @@ mod models {
         loom::model(|| {
             let slot = Arc::new(AtomicPtr::<AtomicU32>::new(std::ptr::null_mut()));
             let charge = |slot: &AtomicPtr<AtomicU32>, obj_idx: usize, owner: u32| {
-                let fresh: &'static mut [AtomicU32] =
-                    Box::leak(Box::new([AtomicU32::new(0), AtomicU32::new(0)]));
+                let fresh: &'static mut [AtomicU32] = Box::leak(Box::new([AtomicU32::new(0), AtomicU32::new(0)]));
                 let (vector, mine) = install(slot, NonNull::from(&mut fresh[0]));
                 // SAFETY: both threads' vectors have two ids and are never freed.
                 unsafe { vector.add(obj_idx).as_ref() }.store(owner, Ordering::Relaxed);

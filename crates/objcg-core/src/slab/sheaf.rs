@@ -56,8 +56,10 @@ impl Sheaf {
 
     #[inline]
     fn slot(&self, index: u32) -> NonNull<NonNull<u8>> {
+        // SAFETY: the first slot follows the header in the same allocation.
+        let first = unsafe { self.0.byte_add(OBJECTS_OFFSET) }.cast::<NonNull<u8>>();
         // SAFETY: `index` is below the capacity in every caller, so the slot is inside the allocation.
-        unsafe { self.0.byte_add(OBJECTS_OFFSET).cast::<NonNull<u8>>().add(index as usize) }
+        unsafe { first.add(index as usize) }
     }
 
     #[inline]

@@ -1,131 +1,108 @@
-//! One Rust file, parsed: its syntax tree, and what the tree does not keep (comments) or does not make easy (paths inside of
-//! macros, words, test regions).
+//! A Rust file, parsed once for all rules.
+//!
+//! Two views of one parse: the syntax tree gives extents ([`Shape`]: functions, inline modules, what is built for tests
+//! or models only), the flat tokens give words and paths, also inside macro bodies, which the tree does not open.
+//! Comments are what lies between the tokens, and the doc comments.
 
-use std::collections::BTreeMap;
+mod paths;
+mod shape;
+mod tokens;
+
 use std::ops::Range;
 
-use proc_macro2::{Span, TokenStream, TokenTree};
+use proc_macro2::TokenStream;
 
-use super::paths::{self, NamedPath};
-use super::regions::{self, Region};
-use super::tree::{File, Tree};
-use super::Hit;
+use super::{Finding, Text};
 
-/// A parsed file. Lines count from 1.
-pub(super) struct Source {
-    pub(super) ast: syn::File,
-    pub(super) tokens: TokenStream,
-    pub(super) comments: BTreeMap<usize, Comment>,
-    pub(super) words: Vec<Word>,
-    pub(super) paths: Vec<NamedPath>,
-    pub(super) regions: Vec<Region>,
+pub(crate) use paths::PathUse;
+pub(crate) use shape::Function;
+use shape::Shape;
+pub(crate) use tokens::{Comment, Token};
+
+/// A Rust file, parsed.
+pub(crate) struct Source<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) comments: Vec<Comment>,
+    pub(crate) paths: Vec<PathUse>,
+    shape: Shape,
 }
 
-/// What a line has in comments.
-pub(super) struct Comment {
-    pub(super) text: String,
-    pub(super) is_doc: bool,
-    /// Nothing else is on the line.
-    pub(super) is_alone: bool,
-}
-
-/// An identifier or keyword, wherever it is, macros included.
-pub(super) struct Word {
-    pub(super) text: String,
-    pub(super) line: usize,
-}
-
-impl Source {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let tokens: TokenStream = text.parse().map_err(|error| format!("{error}"))?;
-        let ast: syn::File = syn::parse2(tokens.clone()).map_err(|error| format!("{error}"))?;
-        let mut leaves = Leaves::default();
-        leaves.collect(&tokens);
-        Ok(Self {
-            comments: comments(text, &leaves.spans),
-            words: leaves.words,
-            paths: paths::find(&ast),
-            regions: regions::find(&tokens),
-            ast,
-            tokens,
-        })
+impl<'a> Source<'a> {
+    /// Parses a file, or says where that fails.
+    pub(crate) fn parse(file: &'a Text) -> Result<Source<'a>, Finding> {
+        let fail = |line, error: &dyn std::fmt::Display| Finding::new(&file.path, line, format!("does not parse: {error}"));
+        let stream =
+            file.text.parse::<TokenStream>().map_err(|error| fail(error.span().start().line, &error))?;
+        let tree = syn::parse2::<syn::File>(stream.clone()).map_err(|error| fail(error.span().start().line, &error))?;
+        let (tokens, comments) = tokens::flatten(stream, &file.text);
+        let paths = paths::find(&tokens);
+        Ok(Source { path: &file.path, text: &file.text, tokens, comments, paths, shape: Shape::of(&tree) })
     }
 
-    /// The comments of `line`, and those that stand alone on the lines right above it.
-    pub(super) fn comments_at(&self, line: usize) -> impl Iterator<Item = &Comment> {
-        let above = (1..line).rev().map_while(|line| self.comments.get(&line).filter(|comment| comment.is_alone));
-        self.comments.get(&line).into_iter().chain(above)
+    pub(crate) fn finding(&self, line: usize, reason: impl Into<String>) -> Finding {
+        Finding::new(self.path, line, reason)
     }
-}
 
-/// The rule for files that the other rules cannot look into.
-pub(super) fn parses(file: &File, _tree: &Tree) -> Vec<Hit> {
-    match &file.rust {
-        Some(Err(error)) => vec![Hit::new(1, format!("does not parse: {error}"))],
-        _ => Vec::new(),
+    /// The crate's folder under `crates/`.
+    pub(crate) fn crate_name(&self) -> &'a str {
+        self.path.strip_prefix("crates/").and_then(|path| path.split('/').next()).unwrap_or_default()
     }
-}
 
-#[derive(Default)]
-struct Leaves {
-    spans: Vec<Range<usize>>,
-    words: Vec<Word>,
-}
-
-impl Leaves {
-    fn collect(&mut self, tokens: &TokenStream) {
-        for token in tokens.clone() {
-            match token {
-                TokenTree::Group(group) => {
-                    self.spans.push(group.span_open().byte_range());
-                    self.collect(&group.stream());
-                    self.spans.push(group.span_close().byte_range());
-                }
-                TokenTree::Ident(ident) => {
-                    self.words.push(Word { text: ident.to_string(), line: line(ident.span()) });
-                    self.spans.push(ident.span().byte_range());
-                }
-                other => self.spans.push(other.span().byte_range()),
-            }
+    /// The modules that lead to this file from the crate's root; `None` outside `src`.
+    pub(crate) fn module(&self) -> Option<Vec<&'a str>> {
+        let (_, inside) = self.path.split_once("/src/")?;
+        let mut modules = inside.strip_suffix(".rs")?.split('/').collect::<Vec<_>>();
+        if matches!(modules.last(), Some(&("lib" | "main"))) {
+            modules.pop();
         }
+        Some(modules)
+    }
+
+    /// The modules around a byte of this file, from the crate's root.
+    pub(crate) fn module_at(&self, at: usize) -> Vec<String> {
+        let mut modules = self.module().unwrap_or_default().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        modules.extend(self.shape.modules_around(at).map(|module| module.name.clone()));
+        modules
+    }
+
+    /// Whether all of the file is a test or a model: it is in `tests`, `benches` or `examples`, or named so.
+    pub(crate) fn is_test_file(&self) -> bool {
+        let folders = ["tests", "benches", "examples", "models"];
+        self.path.split('/').any(|part| folders.contains(&part.strip_suffix(".rs").unwrap_or(part)))
+    }
+
+    /// Whether a byte is in code that is built for tests only.
+    pub(crate) fn is_test(&self, at: usize) -> bool {
+        self.is_test_file() || contains(&self.shape.tests, at)
+    }
+
+    /// Whether a byte is in code that is built for tests or for loom's models only.
+    pub(crate) fn is_test_or_model(&self, at: usize) -> bool {
+        self.is_test(at) || contains(&self.shape.models, at)
+    }
+
+    /// The lines of what is built for tests only; ranges may nest.
+    pub(crate) fn is_test_line(&self, line: usize) -> bool {
+        self.shape.test_lines.iter().any(|lines| lines.contains(&line))
+    }
+
+    pub(crate) fn functions(&self) -> &[Function] {
+        &self.shape.functions
+    }
+
+    /// Whether the module of a byte of this file, or an inline module around it, opens with `expect(unsafe_code)`.
+    pub(crate) fn expects_unsafe(&self, at: usize) -> bool {
+        self.shape.expects_unsafe || self.shape.modules_around(at).any(|module| module.expects_unsafe)
+    }
+
+    /// Whether the file opens with `deny(unsafe_code)` or `forbid(unsafe_code)`.
+    pub(crate) fn denies_unsafe(&self) -> bool {
+        self.shape.denies_unsafe
     }
 }
 
-pub(super) fn line(span: Span) -> usize {
-    span.start().line
-}
-
-/// Comments are what lies between tokens and is not blank; doc comments are tokens whose text is a comment.
-fn comments(text: &str, spans: &[Range<usize>]) -> BTreeMap<usize, Comment> {
-    let mut pieces = Vec::new();
-    let mut spans = spans.to_vec();
-    spans.sort_by_key(|span| span.start);
-    let mut end = 0;
-    for span in spans {
-        if span.start > end {
-            pieces.push((end..span.start, false));
-        }
-        let token = &text[span.clone()];
-        if token.starts_with("//") || token.starts_with("/*") {
-            pieces.push((span.clone(), true));
-        }
-        end = end.max(span.end);
-    }
-    pieces.push((end..text.len(), false));
-
-    let mut comments = BTreeMap::new();
-    let line_starts: Vec<usize> = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-    for (range, is_doc) in pieces {
-        let mut at = range.start;
-        for part in text[range].split_inclusive('\n') {
-            if !part.trim().is_empty() {
-                let line = line_starts.partition_point(|start| *start <= at);
-                let whole = text[line_starts[line - 1]..].lines().next().unwrap_or_default();
-                let is_alone = whole.trim() == part.trim();
-                comments.insert(line, Comment { text: part.trim().to_owned(), is_doc, is_alone });
-            }
-            at += part.len();
-        }
-    }
-    comments
+fn contains(ranges: &[Range<usize>], at: usize) -> bool {
+    ranges.iter().any(|range| range.contains(&at))
 }
