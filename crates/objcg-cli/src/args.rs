@@ -2,22 +2,27 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
 use objcg_lab::{ControllerKind, Geometry, Scope, Settings, SheafMode};
 
 const EXAMPLES: &str = "\
 Examples:
-  objcg                                          replay the trace carried in the repository
-  objcg compare --json --sheaves off FILE...     first fit, as JSON
-  objcg compare --scope all --plot out.svg FILE  charged and uncharged objects, with a plot
-  objcg trace info FILE                          what a trace holds";
+  objcg                                       replay the repository's own trace
+  objcg compare --json --sheaves off FILE...  first fit, as JSON
+  objcg compare --scope all --plot x.svg      charged objects or not, with a plot
+  objcg trace info FILE                       what a trace holds";
 
 const COMPARE_EXAMPLES: &str = "\
 Examples:
   objcg compare
   objcg compare --json --sheaves off traces/mixed.parquet
-  objcg compare --controllers cache-level,object-level --csv out.csv traces/mixed.parquet
-  objcg compare --scope all --geometry engine --plot out.svg traces/mixed.parquet";
+  objcg compare --controllers cache-level,object-level --csv series.csv
+  objcg compare --scope all --geometry engine --plot mixed.svg";
+
+const TRACE_EXAMPLES: &str = "\
+Examples:
+  objcg trace info traces/mixed.parquet";
 
 const INFO_EXAMPLES: &str = "\
 Examples:
@@ -41,6 +46,7 @@ pub(crate) enum Command {
     /// Replay traces under page-level, cache-level and object-level accounting.
     Compare(CompareArgs),
     /// Look at a trace.
+    #[command(after_help = TRACE_EXAMPLES)]
     Trace {
         #[command(subcommand)]
         command: TraceCommand,
@@ -63,17 +69,17 @@ pub(crate) struct CompareArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Which controllers, and in which order.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "page-level,cache-level,object-level")]
-    pub(crate) controllers: Vec<ControllerArg>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = one_of(ControllerKind::ALL, ControllerKind::name), default_value = "page-level,cache-level,object-level")]
+    pub(crate) controllers: Vec<ControllerKind>,
     /// Which objects: those that are charged to a cgroup, or all in slabs.
-    #[arg(long, value_name = "SCOPE", default_value = "charged")]
-    pub(crate) scope: ScopeArg,
+    #[arg(long, value_name = "SCOPE", value_parser = one_of(Scope::ALL, Scope::name), default_value = "charged")]
+    pub(crate) scope: Scope,
     /// Whose slabs: the recording kernel's, or what the engine would choose.
-    #[arg(long, value_name = "WHOSE", default_value = "kernel")]
-    pub(crate) geometry: GeometryArg,
-    /// Per-CPU sheaves as in production, or first fit.
-    #[arg(long, value_name = "WHETHER", default_value = "on")]
-    pub(crate) sheaves: SheavesArg,
+    #[arg(long, value_name = "WHOSE", value_parser = one_of(Geometry::ALL, Geometry::name), default_value = "kernel")]
+    pub(crate) geometry: Geometry,
+    /// Free objects kept at hand on each CPU (sheaves) as in production, or first fit.
+    #[arg(long, value_name = "WHETHER", value_parser = one_of(SheafMode::ALL, SheafMode::name), default_value = "on")]
+    pub(crate) sheaves: SheafMode,
     /// Write the time series as CSV.
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,
@@ -93,62 +99,28 @@ pub(crate) struct InfoArgs {
     pub(crate) json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ControllerArg {
-    PageLevel,
-    CacheLevel,
-    ObjectLevel,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ScopeArg {
-    Charged,
-    All,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum GeometryArg {
-    Kernel,
-    Engine,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum SheavesArg {
-    On,
-    Off,
-}
-
 impl CompareArgs {
     pub(crate) fn settings(&self) -> Settings {
-        Settings {
-            scope: match self.scope {
-                ScopeArg::Charged => Scope::Charged,
-                ScopeArg::All => Scope::All,
-            },
-            geometry: match self.geometry {
-                GeometryArg::Kernel => Geometry::Kernel,
-                GeometryArg::Engine => Geometry::Engine,
-            },
-            sheaves: match self.sheaves {
-                SheavesArg::On => SheafMode::On,
-                SheavesArg::Off => SheafMode::Off,
-            },
-        }
+        Settings { scope: self.scope, geometry: self.geometry, sheaves: self.sheaves }
     }
 
     /// The controllers, each once.
     pub(crate) fn controllers(&self) -> Vec<ControllerKind> {
         let mut kinds = Vec::new();
-        for argument in &self.controllers {
-            let kind = match argument {
-                ControllerArg::PageLevel => ControllerKind::PageLevel,
-                ControllerArg::CacheLevel => ControllerKind::CacheLevel,
-                ControllerArg::ObjectLevel => ControllerKind::ObjectLevel,
-            };
+        for &kind in &self.controllers {
             if !kinds.contains(&kind) {
                 kinds.push(kind);
             }
         }
         kinds
     }
+}
+
+/// Accepts what the lab calls its choices.
+fn one_of<T, const N: usize>(all: [T; N], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(all.map(name))
+        .map(move |text| *all.iter().find(|choice| name(**choice) == text).expect("one of the possible values"))
 }

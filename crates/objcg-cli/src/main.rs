@@ -1,7 +1,7 @@
 //! `objcg`: the lab on the command line.
 //!
-//! `args` declares the options, `run_compare` and `trace_info` do the work, `table`, `series_csv` and `plot` show it. Files are
-//! written whole or not at all (`output`). Bad input ends with one line on stderr and exit code 2.
+//! `args` declares the options, `run_compare` and `trace_info` do the work, `table`, `series_csv` and `plot` show it.
+//! Files are written whole or not at all (`output`). Bad input ends with one line on stderr and exit code 2.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -13,6 +13,7 @@ mod series_csv;
 mod table;
 mod trace_info;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -32,7 +33,10 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("objcg: {error:#}");
+            // One line, whatever characters a path has.
+            let line = format!("{error:#}").replace(char::is_control, "?");
+            // Not eprintln!: it panics when stderr has gone away.
+            let _unheard = writeln!(io::stderr(), "objcg: {line}");
             ExitCode::from(BAD_INPUT)
         }
     }

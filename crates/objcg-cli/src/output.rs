@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tempfile::NamedTempFile;
 
 /// Where a file is to be written at the end.
@@ -26,6 +26,16 @@ impl<'a> Destination<'a> {
         Ok(destination)
     }
 
+    /// Whether `other` is the file that would be replaced.
+    pub(crate) fn replaces(&self, other: &Path) -> bool {
+        !self.is_special() && resolve(self.path) == resolve(other)
+    }
+
+    /// The path as it was given.
+    pub(crate) fn path(&self) -> &Path {
+        self.path
+    }
+
     /// Writes the whole content, by a temporary file beside the path that then takes its place.
     pub(crate) fn write(&self, content: &[u8]) -> Result<()> {
         if self.is_special() {
@@ -43,11 +53,13 @@ impl<'a> Destination<'a> {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        fs::metadata(directory).with_context(|| self.refusal())?;
         tempfile::Builder::new()
             .prefix(".objcg-")
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(directory)
-            .with_context(|| self.refusal())
+            // The error itself names the temporary file, which nobody asked for.
+            .map_err(|error| anyhow!("{}: {}", self.refusal(), error.kind()))
     }
 
     /// The file itself where the path is a link to it.
@@ -63,6 +75,15 @@ impl<'a> Destination<'a> {
     fn refusal(&self) -> String {
         format!("{}: cannot be written", self.path.display())
     }
+}
+
+/// The path without links and dots, also of a file that is yet to be made.
+fn resolve(path: &Path) -> PathBuf {
+    let of_parent = || {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(parent.canonicalize().ok()?.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(of_parent).unwrap_or_else(|| path.to_owned())
 }
 
 /// Prints `text` to stdout. A reader that has gone away, as in `objcg | head`, is no failure.

@@ -1,10 +1,10 @@
 //! The plot of `objcg compare`: for each trace utilisation and slab bytes against time, one line a controller.
 //!
-//! Drawn 800 pixels wide, for a README. Page-level and cache-level hold the same slabs while no group is removed, so the first is
-//! a broad pale line on which the second runs. Lines are labelled where they end; labels that would meet move apart.
+//! Drawn 800 pixels wide, for a README. Page-level and cache-level hold nearly the same slabs, so the first is a broad
+//! pale line on which the second runs. Lines are labelled where they end; labels that would meet move apart.
 
 use anyhow::{Result, anyhow};
-use objcg_lab::{Comparison, ControllerKind, Sample, Scope, Series};
+use objcg_lab::{Comparison, ControllerKind, Sample, Scope, Series, SheafMode};
 use plotters::backend::SVGBackend;
 use plotters::chart::{ChartBuilder, ChartContext};
 use plotters::coord::Shift;
@@ -22,8 +22,8 @@ const WIDTH: u32 = 800;
 const TITLE_HEIGHT: u32 = 40;
 const PANEL_HEIGHT: u32 = 230;
 /// Room for labels at the ends of the lines.
-const LABEL_WIDTH: u32 = 110;
-const LABEL_HEIGHT: i32 = 15;
+const LABEL_WIDTH: u32 = 132;
+const LABEL_HEIGHT: i32 = 16;
 
 const INK: RGBColor = RGBColor(0x33, 0x38, 0x40);
 const FAINT: RGBColor = RGBColor(0x6b, 0x72, 0x80);
@@ -56,8 +56,12 @@ fn draw_trace(area: &Area<'_>, comparison: &Comparison) -> Result<()> {
         Scope::Charged => "charged objects",
         Scope::All => "all slab objects",
     };
-    let title = format!("{}: {objects} of {} groups, kernel trace replayed", report.trace, report.groups);
-    area.draw(&Text::new(title, (16, 14), text(17, INK))).map_err(failure)?;
+    let sheaves = match report.sheaves {
+        SheafMode::On => "per-CPU sheaves",
+        SheafMode::Off => "first fit",
+    };
+    let title = format!("{}: {objects} of {} groups, {sheaves}", report.trace, report.groups);
+    area.draw(&Text::new(title, (16, 14), text(18, INK))).map_err(failure)?;
     let (_, panels) = area.split_vertically(TITLE_HEIGHT);
     let (upper, lower) = panels.split_vertically(PANEL_HEIGHT);
     let utilization = Panel {
@@ -90,7 +94,7 @@ struct Panel {
 
 impl Panel {
     fn draw(&self, area: &Area<'_>, comparison: &Comparison) -> Result<()> {
-        area.draw(&Text::new(self.caption, (16, 2), text(13, FAINT))).map_err(failure)?;
+        area.draw(&Text::new(self.caption, (16, 2), text(14, FAINT))).map_err(failure)?;
         let end = comparison.series.iter().flat_map(|series| &series.samples).map(at).fold(0.1, f64::max);
         let mut chart = ChartBuilder::on(area)
             .margin_top(24)
@@ -106,7 +110,7 @@ impl Panel {
             .light_line_style(WHITE)
             .bold_line_style(GRID)
             .axis_style(GRID)
-            .label_style(text(12, FAINT))
+            .label_style(text(13, FAINT))
             .x_labels(8)
             .y_labels(6)
             .x_label_formatter(&|x| format!("{x:.0} s"))
@@ -141,7 +145,7 @@ impl Panel {
             labels[at].1.1 = labels[at].1.1.max(above + LABEL_HEIGHT);
         }
         for (label, position, color) in labels {
-            let style = text(12, color).pos(Pos::new(HPos::Left, VPos::Center));
+            let style = text(13, color).pos(Pos::new(HPos::Left, VPos::Center));
             area.draw(&Text::new(label, position, style)).map_err(failure)?;
         }
         Ok(())

@@ -16,9 +16,11 @@ const OWN_TRACE: &str = "traces/mixed.parquet";
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     let csv = args.csv.as_deref().map(Destination::check).transpose()?;
     let svg = args.plot.as_deref().map(Destination::check).transpose()?;
+    let traces = traces(args)?;
+    check_distinct(csv.as_ref(), svg.as_ref(), &traces)?;
 
     let mut comparisons = Vec::new();
-    for path in traces(args)? {
+    for path in traces {
         comparisons.push(compare_one(&path, args)?);
     }
 
@@ -32,6 +34,21 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     output::print(&text)
 }
 
+/// A recording cannot be made again: no output may take its place, nor that of the other output.
+fn check_distinct(csv: Option<&Destination<'_>>, svg: Option<&Destination<'_>>, traces: &[PathBuf]) -> Result<()> {
+    for output in csv.into_iter().chain(svg) {
+        if traces.iter().any(|trace| output.replaces(trace)) {
+            anyhow::bail!("{}: would replace the trace", output.path().display());
+        }
+    }
+    if let (Some(csv), Some(svg)) = (csv, svg)
+        && csv.replaces(svg.path())
+    {
+        anyhow::bail!("{}: named for both --csv and --plot", svg.path().display());
+    }
+    Ok(())
+}
+
 fn traces(args: &CompareArgs) -> Result<Vec<PathBuf>> {
     if !args.traces.is_empty() {
         return Ok(args.traces.clone());
@@ -40,7 +57,7 @@ fn traces(args: &CompareArgs) -> Result<Vec<PathBuf>> {
     let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(OWN_TRACE);
     if here.exists() {
         Ok(vec![here.to_owned()])
-    } else if built_from.exists() {
+    } else if let Ok(built_from) = built_from.canonicalize() {
         Ok(vec![built_from])
     } else {
         anyhow::bail!("no trace given, and {OWN_TRACE} is neither here nor where objcg was built")
@@ -51,6 +68,8 @@ fn compare_one(path: &Path, args: &CompareArgs) -> Result<Comparison> {
     // Hidden by itself unless stderr is a terminal.
     let bar = ProgressBar::new_spinner().with_message("reading");
     bar.set_style(ProgressStyle::with_template("{prefix} {wide_bar} {percent:>3} % {msg:12}")?);
+    // Reading is too short for a bar of its own, and long enough to wonder.
+    bar.tick();
     let trace = Trace::open(path)?;
     bar.set_prefix(trace.name());
     let comparison = compare(&trace, &args.controllers(), args.settings(), &mut |progress| {

@@ -23,6 +23,18 @@ const FIGURES: [Figure; 11] = [
     ("ns to delete a group", |c, _| nanoseconds(c.delete_ns)),
 ];
 
+/// What a newcomer cannot know.
+const WORDS: &str = "\
+Utilisation: live objects / (slab pages + owner vectors).
+Owner vector: says of each object of a slab which group it is charged to.
+Pinned: a deleted group that memory left behind keeps from going.
+";
+
+const OF_SHEAVES: &str = "\
+Sheaf: free objects that a CPU keeps at hand, for each cache. Caches of each
+group's own have sheaves of their own; --sheaves off shows the slabs alone.
+";
+
 pub(crate) fn render(report: &TraceReport) -> String {
     let mut table = Table::new();
     let names = report.controllers.iter().map(|controller| controller.controller.name().to_owned());
@@ -32,19 +44,19 @@ pub(crate) fn render(report: &TraceReport) -> String {
         table.add_row(std::iter::once(name.to_owned()).chain(figures));
     }
     let mut text = heading(report);
-    writeln!(text, "{}", lay_out(table)).expect("a String takes all");
+    text.push_str(&lay_out(table));
     text.push_str(&footing(report));
     text
 }
 
-/// Names to the left, figures to the right, one rule below the header.
-pub(crate) fn lay_out(mut table: Table) -> Table {
+/// Names to the left, figures to the right, one rule below the header; no blanks at the ends of lines.
+pub(crate) fn lay_out(mut table: Table) -> String {
     const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
     table.load_style(TableStyle::new().header_separator(RULE));
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table
+    table.to_string().lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
 fn heading(report: &TraceReport) -> String {
@@ -61,7 +73,9 @@ fn heading(report: &TraceReport) -> String {
         SheafMode::Off => "first fit",
     };
     format!(
-        "{}: {} events, {} groups, {} of them deleted\n{scope}, {geometry}, {sheaves}; at {:.2} s, when most charged bytes were live\n",
+        "{}: {} events, {} groups, {} of them deleted\n\
+         {scope}, {geometry}, {sheaves}\n\
+         at {:.2} s, when most charged bytes were live\n",
         report.trace,
         count(report.events),
         count(report.groups),
@@ -79,12 +93,16 @@ fn footing(report: &TraceReport) -> String {
     }
     let left_out = &report.not_replayed;
     let reasons = [
-        (left_out.percpu_events, "per-CPU memory, which the engine does not have yet"),
-        (left_out.large_events, "kmalloc-large, which is pages and no slab"),
-        (left_out.uncharged_events, "not charged, out of scope"),
+        (left_out.percpu_events, "per-CPU events (the engine has no per-CPU memory yet)"),
+        (left_out.large_events, "kmalloc-large events (whole pages, no slab)"),
+        (left_out.uncharged_events, "events of uncharged objects (--scope all has them)"),
     ];
     for (rows, reason) in reasons.into_iter().filter(|(rows, _)| *rows > 0) {
-        writeln!(text, "Not replayed: {} events ({reason}).", count(rows)).expect("a String takes all");
+        writeln!(text, "Not replayed: {} {reason}.", count(rows)).expect("a String takes all");
+    }
+    text.push_str(WORDS);
+    if report.sheaves == SheafMode::On {
+        text.push_str(OF_SHEAVES);
     }
     text
 }

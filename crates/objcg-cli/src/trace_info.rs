@@ -14,6 +14,7 @@ use crate::table::lay_out;
 
 /// Caches that are listed; the rest is summed up. JSON has all.
 const MAX_CACHES: usize = 15;
+const PAGE_KIB: u32 = objcg_lab::geometry::PAGE_SIZE / 1024;
 
 pub(crate) fn run(args: &InfoArgs) -> Result<()> {
     let mut infos = Vec::new();
@@ -71,20 +72,20 @@ fn figures(info: &TraceInfo) -> Vec<(&'static str, String)> {
 
 fn caches(info: &TraceInfo) -> String {
     let mut table = Table::new();
-    table.set_header(["cache", "slot", "slab", "allocs", "charged", "cgroups", "live at the peak"]);
+    table.set_header(["cache", "slot", "slab", "allocs", "charged", "cgroups", "at the peak"]);
     let (shown, rest) = info.caches.split_at(info.caches.len().min(MAX_CACHES));
     for cache in shown {
         table.add_row([
             cache.cache.clone(),
             cache.slot.to_string(),
-            format!("{} x {} p", cache.objects_per_slab, cache.pages_per_slab),
+            format!("{} in {}K", cache.objects_per_slab, cache.pages_per_slab * PAGE_KIB),
             count(cache.allocs),
             count(cache.charged_allocs),
             count(cache.groups.into()),
             bytes(cache.bytes_at_peak),
         ]);
     }
-    let mut text = format!("{}\n", lay_out(table));
+    let mut text = lay_out(table);
     if !rest.is_empty() {
         let bytes_at_peak = rest.iter().map(|cache| cache.bytes_at_peak).sum();
         writeln!(text, "and {} more caches with {} at the peak", rest.len(), bytes(bytes_at_peak))

@@ -4,7 +4,7 @@
 //! (`objcg`), the page counter, the stocks. Knows nothing of slabs: it counts bytes for whoever asks. Below: `table`,
 //! `page_alloc` for the tables' pages.
 //!
-//! The whole of the slab side uses four functions: [`current`], [`charge`], [`credit`], and [`leads_to`] for statistics.
+//! The slab side sees no more of it than `current`, `charge` and `credit`; statistics use `leads_to` and the sums beside it.
 
 mod charge;
 mod current;
@@ -218,6 +218,7 @@ impl Memcg {
         if counter.usage() > max {
             charge::drain_subtree(self.idx);
         }
+        // tidy: allow(saturating_sub): usage below the limit is no excess
         Ok(counter.usage().saturating_sub(max))
     }
 
@@ -352,10 +353,11 @@ pub fn nr_dying() -> usize {
     tree::nr_dying()
 }
 
-/// Vessels, of living groups and of dead ones to which something is still charged, the root's not counted. One takes
-/// [`VESSEL_BYTES`](objcg::VESSEL_BYTES) = 32 bytes.
+/// Vessels, of living groups and of dead ones to which something is still charged, the root's not counted. One takes 32
+/// bytes.
 #[must_use]
 pub fn nr_vessels() -> usize {
+    // tidy: allow(saturating_sub): before the root exists there is none to leave out
     (charge::VESSELS.nr_used() as usize).saturating_sub(1)
 }
 

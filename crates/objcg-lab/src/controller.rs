@@ -1,7 +1,7 @@
 //! The three historic schemes behind one trait.
 //!
 //! A [`Controller`] owns slabs of the engine and decides which caches objects come from and what holds a group. They
-//! differ in nothing else: the same [`slabs`] below, the same engine groups in [`tree`], the same rows from above.
+//! differ in nothing else: the same `slabs` below, the same engine groups in `tree`, the same rows from above.
 //! Each runs on one thread; the CPU of a row picks the sheaf.
 
 use objcg_core::cpu::CpuId;

@@ -111,7 +111,7 @@ fn broken(line: u64, error: &csv::Error) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::GeometryTable;
 
     fn reason(text: &str) -> String {
         GeometryTable::parse(text).unwrap_err().to_string()

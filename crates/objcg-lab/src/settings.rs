@@ -41,6 +41,20 @@ pub enum Scope {
     All,
 }
 
+impl Scope {
+    /// The default first.
+    pub const ALL: [Scope; 2] = [Scope::Charged, Scope::All];
+
+    /// As it is written in options and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Charged => "charged",
+            Scope::All => "all",
+        }
+    }
+}
+
 /// Whose slabs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,6 +66,20 @@ pub enum Geometry {
     Engine,
 }
 
+impl Geometry {
+    /// The default first.
+    pub const ALL: [Geometry; 2] = [Geometry::Kernel, Geometry::Engine];
+
+    /// As it is written in options and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Geometry::Kernel => "kernel",
+            Geometry::Engine => "engine",
+        }
+    }
+}
+
 /// Whether CPUs keep free objects at hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,6 +89,20 @@ pub enum SheafMode {
     On,
     /// First fit: the lowest partial slab serves, and an empty slab goes back at once.
     Off,
+}
+
+impl SheafMode {
+    /// The default first.
+    pub const ALL: [SheafMode; 2] = [SheafMode::On, SheafMode::Off];
+
+    /// As it is written in options and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            SheafMode::On => "on",
+            SheafMode::Off => "off",
+        }
+    }
 }
 
 /// The terms of one replay. The default is the lab's question: charged objects, the kernel's slabs, as in production.

@@ -6,7 +6,7 @@
 //! used before it exists or after it is removed.
 //!
 //! Neighbours: `columns` decodes Parquet, `check` validates row by row, [`crate::geometry`] parses the slab geometry that
-//! the file carries in its metadata. [`crate::replay`] and [`crate::info`] consume.
+//! the file carries in its metadata. `replay` and `info` consume.
 
 use std::path::{Path, PathBuf};
 

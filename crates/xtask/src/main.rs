@@ -21,14 +21,17 @@ struct Args {
 enum Task {
     /// Checks the house style: layers, sizes, unsafe code, words, text, links
     Tidy,
-    /// Prints the layers of objcg-core, lowest first, and what each module uses
+    /// Prints the layers of objcg-core, lowest first, and what each file uses
     Layers,
     /// Runs the steps of continuous integration in order, up to the first that fails
     Ci {
         /// Prints the steps and what they run
         #[arg(long)]
         list: bool,
-        /// Steps to run; all if none is named
+        /// Runs the tests a second time, built for release
+        #[arg(long)]
+        release: bool,
+        /// Steps to run; all if none is named, but for test-release
         #[arg(value_name = "STEP", conflicts_with = "list")]
         steps: Vec<String>,
     },
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
             ci::print_steps();
             Ok(())
         }
-        Task::Ci { list: false, steps } => ci::run(&root, &steps),
+        Task::Ci { list: false, release, steps } => ci::run(&root, &steps, release),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -71,6 +71,7 @@ impl Controller for ObjectLevel {
         self.slabs.held()
     }
 
+    /// Asks the engine, which counts for the whole process: what runs beside this replay counts too.
     fn nr_pinned(&self) -> usize {
         memcg::nr_dying()
     }

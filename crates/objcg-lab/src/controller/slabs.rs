@@ -21,7 +21,7 @@ use crate::trace::CacheId;
 ///
 /// # Invariants
 ///
-/// `address` is an object of cache `cache` of the one [`SlabCaches`] of its controller, and is the lab's to use.
+/// `address` is an object of cache `cache` of the one `SlabCaches` of its controller, and is the lab's to use.
 #[derive(Debug)]
 pub struct Object {
     address: NonNull<u8>,

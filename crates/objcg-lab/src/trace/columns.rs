@@ -100,6 +100,7 @@ struct Columns {
 #[derive(Clone, Copy)]
 struct Column {
     name: &'static str,
+    wanted: &'static str,
     index: usize,
 }
 
@@ -114,7 +115,7 @@ impl Columns {
                 .ok_or(Fault::MissingColumn(name))?;
             let column = schema.column(index);
             if column.max_rep_level() == 0 && fits(&column) {
-                Ok(Column { name, index })
+                Ok(Column { name, wanted, index })
             } else {
                 Err(Fault::ColumnType { column: name, found: describe(&column), wanted })
             }
@@ -202,14 +203,14 @@ impl RawGroup {
         first_row: usize,
     ) -> Result<RawGroup, FaultAt> {
         let source = Source { group, first_row };
-        // Unsigned values stand in Parquet's signed types: the casts below give the bits back.
-        #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "unsigned in a signed carrier")]
+        // Unsigned values stand in Parquet's signed types. Where they fill them, the casts below give the bits back.
+        #[expect(clippy::cast_sign_loss, reason = "unsigned in a signed carrier")]
         Ok(RawGroup {
             first_row,
             ts_ns: source.column::<Int64Type, _>(columns.ts_ns, |v| Ok(*v as u64))?,
-            cpu: source.column::<Int32Type, _>(columns.cpu, |v| Ok(*v as u16))?,
+            cpu: source.column::<Int32Type, _>(columns.cpu, |v| narrow(columns.cpu, *v))?,
             cgroup: source.column::<Int32Type, _>(columns.cgroup, |v| Ok(*v as u32))?,
-            op: source.column::<Int32Type, _>(columns.op, |v| Ok(*v as u8))?,
+            op: source.column::<Int32Type, _>(columns.op, |v| narrow(columns.op, *v))?,
             obj: source.column::<Int64Type, _>(columns.obj, |v| Ok(*v as u64))?,
             size: source.column::<Int32Type, _>(columns.size, |v| Ok(*v as u32))?,
             alloc_size: source.column::<Int32Type, _>(columns.alloc_size, |v| Ok(*v as u32))?,
@@ -239,6 +240,11 @@ impl RawGroup {
         }
         Ok(())
     }
+}
+
+/// A value of a type that is narrower than its carrier. A writer can put there what the type cannot hold.
+fn narrow<T: TryFrom<i32>>(column: Column, value: i32) -> Result<T, Fault> {
+    T::try_from(value).map_err(|_| Fault::Overflow { column: column.name, value, wanted: column.wanted })
 }
 
 struct Source<'a> {

@@ -51,6 +51,16 @@ pub enum Fault {
     /// A value is missing.
     #[error("column {0} is null")]
     Null(&'static str),
+    /// A value does not fit its column's type, only the carrier that Parquet gives it.
+    #[error("column {column} has {value}, which is no {wanted}")]
+    Overflow {
+        /// The column.
+        column: &'static str,
+        /// Its value.
+        value: i32,
+        /// Its type.
+        wanted: &'static str,
+    },
     /// More rows, caches or objects than the reader's ids can number.
     #[error("too many {0}")]
     TooMany(&'static str),

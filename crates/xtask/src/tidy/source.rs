@@ -32,9 +32,9 @@ pub(crate) struct Source<'a> {
 impl<'a> Source<'a> {
     /// Parses a file, or says where that fails.
     pub(crate) fn parse(file: &'a Text) -> Result<Source<'a>, Finding> {
-        let fail = |line, error: &dyn std::fmt::Display| Finding::new(&file.path, line, format!("does not parse: {error}"));
-        let stream =
-            file.text.parse::<TokenStream>().map_err(|error| fail(error.span().start().line, &error))?;
+        let fail =
+            |line, error: &dyn std::fmt::Display| Finding::new(&file.path, line, format!("does not parse: {error}"));
+        let stream = file.text.parse::<TokenStream>().map_err(|error| fail(error.span().start().line, &error))?;
         let tree = syn::parse2::<syn::File>(stream.clone()).map_err(|error| fail(error.span().start().line, &error))?;
         let (tokens, comments) = tokens::flatten(stream, &file.text);
         let paths = paths::find(&tokens);

@@ -18,11 +18,12 @@ impl PathUse {
 
     /// Whether the path ends with these segments.
     pub(crate) fn ends_with(&self, segments: &[&str]) -> bool {
-        self.segments.len() >= segments.len() && self.segments.iter().rev().zip(segments.iter().rev()).all(|(a, b)| a == b)
+        self.segments.len() >= segments.len()
+            && self.segments.iter().rev().zip(segments.iter().rev()).all(|(a, b)| a == b)
     }
 
     /// The path from the crate's root, for one that starts with `crate`, `self` or `super`.
-    pub(crate) fn from_root(&self, source: &Source) -> Option<Vec<String>> {
+    pub(crate) fn absolute(&self, source: &Source) -> Option<Vec<String>> {
         let mut modules = match self.segments[0].as_str() {
             "crate" => Vec::new(),
             "self" | "super" => source.module_at(self.at),
@@ -46,7 +47,7 @@ pub(crate) fn find(tokens: &[Token]) -> Vec<PathUse> {
     let mut finder = Finder { tokens, found: Vec::new() };
     let mut idx = 0;
     while idx < tokens.len() {
-        let starts = tokens[idx].is_word() && finder.text(idx + 1) == "::";
+        let starts = tokens[idx].is_word() && tokens[idx].text != "use" && finder.text(idx + 1) == "::";
         let prefix = &mut Vec::new();
         idx = if starts { finder.tree(prefix, idx) } else { idx + 1 };
     }
@@ -120,7 +121,7 @@ mod tests {
     fn roots(text: &str) -> Vec<String> {
         let file = Text { path: "crates/a/src/x/y.rs".to_owned(), text: text.to_owned() };
         let Ok(source) = Source::parse(&file) else { panic!("does not parse") };
-        source.paths.iter().filter_map(|path| path.from_root(&source)).map(|path| path.join("::")).collect()
+        source.paths.iter().filter_map(|path| path.absolute(&source)).map(|path| path.join("::")).collect()
     }
 
     #[test]

@@ -172,7 +172,7 @@ fn arguments(attr: &Attribute) -> Punctuated<Meta, Token![,]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{implies, Shape};
+    use super::{Shape, implies};
 
     #[test]
     fn a_cfg_implies_a_word_only_if_it_cannot_hold_without() {

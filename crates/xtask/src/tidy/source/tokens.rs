@@ -1,5 +1,6 @@
 //! The tokens of a file as one flat list, and its comments.
 
+use std::iter;
 use std::ops::Range;
 
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
@@ -99,8 +100,8 @@ fn comments(text: &str, code: &[Range<usize>]) -> Vec<Comment> {
     let mut comments = Vec::new();
     let mut line = 1;
     let mut at = 0;
-    let ends = [text.len()..text.len()];
-    for token in code.iter().chain(&ends) {
+    let end = text.len()..text.len();
+    for token in code.iter().chain(iter::once(&end)) {
         for (offset, part) in text[at..token.start].split('\n').enumerate() {
             if !part.trim().is_empty() {
                 comments.push(Comment { line: line + offset, text: part.trim().to_owned() });
