@@ -72,7 +72,7 @@ fn figures(info: &TraceInfo) -> Vec<(&'static str, String)> {
 
 fn caches(info: &TraceInfo) -> String {
     let mut table = Table::new();
-    table.set_header(["cache", "slot", "slab", "allocs", "charged", "cgroups", "at the peak"]);
+    table.set_header(["cache", "slot", "slab", "allocs", "charged", "cgroups", "at peak"]);
     let (shown, rest) = info.caches.split_at(info.caches.len().min(MAX_CACHES));
     for cache in shown {
         table.add_row([

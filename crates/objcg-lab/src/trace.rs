@@ -176,10 +176,11 @@ impl Trace {
         &self.path
     }
 
-    /// The file's name without directory and extension.
+    /// The file's name without directory and extension; fit to be printed: `?` stands for control characters.
     #[must_use]
     pub fn name(&self) -> String {
-        self.path.file_stem().map_or_else(|| "trace".to_owned(), |stem| stem.to_string_lossy().into_owned())
+        let stem = self.path.file_stem().map_or("trace".into(), |stem| stem.to_string_lossy());
+        stem.replace(char::is_control, "?")
     }
 
     /// Rows of all kinds.

@@ -1,0 +1,182 @@
+//! Corruption ends the process with one line that says what and where (I9); `fork` in a threaded process does not hang.
+//!
+//! Each fault runs in a child process of its own: this test binary again, with the fault's name in the environment.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use objcg::{Memcg, Objcg};
+use objcg_core::kmalloc;
+
+#[global_allocator]
+static GLOBAL: Objcg = Objcg;
+
+const FAULT: &str = "OBJCG_TEST_FAULT";
+
+fn run_fault(test: &str, fault: &str) -> Output {
+    let this = std::env::current_exe().expect("the test's own path");
+    let mut child = Command::new(this);
+    child.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(FAULT, fault);
+    child.output().expect("the test can run itself")
+}
+
+fn alloc(nr_bytes: usize) -> NonNull<u8> {
+    kmalloc::alloc(nr_bytes, 8).expect("memory")
+}
+
+fn free(address: NonNull<u8>) {
+    // SAFETY: not met where a fault is committed on purpose: that is what the children are for.
+    unsafe { kmalloc::free(address) };
+}
+
+fn inside(address: NonNull<u8>, offset: usize) -> NonNull<u8> {
+    // SAFETY: offsets are inside the objects.
+    unsafe { address.add(offset) }
+}
+
+fn commit(fault: &str) {
+    let object = match fault.split_once(' ').expect("a size and a fault").0 {
+        "small" => alloc(100),
+        "page" => alloc(4096),
+        "large" => alloc(100_000),
+        "huge" => alloc(10 << 20),
+        other => panic!("{other}"),
+    };
+    // Neighbours in use, so that the slab does not go.
+    let _neighbours = [alloc(100), alloc(4096)];
+    match fault.split_once(' ').expect("a size and a fault").1 {
+        "double free" => {
+            free(object);
+            free(object);
+        }
+        "double free after others" => {
+            let others: Vec<_> = (0..500).map(|_| alloc(100)).collect();
+            free(object);
+            others.into_iter().for_each(free);
+            free(object);
+        }
+        "double free in a group" => {
+            let tenant = Memcg::root().create("tenant").expect("a new name");
+            let charged = tenant.scope(|| alloc(100));
+            free(charged);
+            free(charged);
+        }
+        "double free on another thread" => {
+            let address = object.as_ptr() as usize;
+            free(object);
+            let other = move || free(NonNull::new(std::ptr::with_exposed_provenance_mut(address)).expect("not null"));
+            thread::spawn(other).join().expect("the process ends before");
+        }
+        "interior" => free(inside(object, 8)),
+        "next page" => free(inside(object, 8192)),
+        "realloc of a freed one" => {
+            free(object);
+            // SAFETY: not met: the fault.
+            let _ = unsafe { kmalloc::realloc(object, 200_000, 8) };
+        }
+        "stack" => {
+            let mut local = [0u64; 4];
+            free(NonNull::from(&mut local).cast());
+        }
+        "static" => {
+            static STATIC: u64 = 0;
+            free(NonNull::from(&STATIC).cast());
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn i9_faults_abort_with_one_line() {
+    const FAULTS: [&str; 15] = [
+        "small double free",
+        "small double free after others",
+        "small double free in a group",
+        "small double free on another thread",
+        "small interior",
+        "small stack",
+        "small static",
+        "page double free",
+        "page interior",
+        "large double free",
+        "large interior",
+        "large next page",
+        "large realloc of a freed one",
+        "huge double free",
+        "huge next page",
+    ];
+    if let Ok(fault) = std::env::var(FAULT) {
+        return commit(&fault);
+    }
+    for fault in FAULTS {
+        let output = run_fault("i9_faults_abort_with_one_line", fault);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{fault}: {stderr}");
+        assert!(stderr.starts_with("objcg: 0x") && stderr.lines().count() == 1, "{fault}: {stderr}");
+    }
+}
+
+#[test]
+fn bytes_that_look_like_a_free_objects_are_freed_like_any() {
+    // What a sheaf leaves in a free object's first word, written back by the object's next user.
+    let object = alloc(48);
+    free(object);
+    // SAFETY: freed, but still mapped: the allocator's memory. Only this test thread uses this size.
+    let mark = unsafe { object.cast::<u64>().read_volatile() };
+    let again = alloc(48);
+    // SAFETY: 48 bytes, ours.
+    unsafe { again.cast::<u64>().write_volatile(mark) };
+    free(again);
+}
+
+#[test]
+fn fork_in_a_threaded_process_leaves_a_usable_child() {
+    const NR_FORKS: usize = 60;
+    const PATIENCE_S: u32 = 60;
+    let stop = AtomicBool::new(false);
+    let tenant = Memcg::root().create("forking").expect("a new name");
+    thread::scope(|scope| {
+        for nth in 0..3usize {
+            let (stop, tenant) = (&stop, &tenant);
+            scope.spawn(move || {
+                let mut round = nth;
+                while !stop.load(Ordering::Relaxed) {
+                    round += 1;
+                    let child = tenant.create(&format!("{nth}-{round}")).expect("a new name");
+                    let objects: Vec<Vec<u8>> = child.scope(|| (0..40).map(|n| vec![1; n * 1000 + 1]).collect());
+                    drop(objects);
+                }
+            });
+        }
+        for _ in 0..NR_FORKS {
+            // SAFETY: the child calls only what the fork handlers make safe, and leaves by `_exit`.
+            let pid = unsafe { libc::fork() };
+            assert!(pid >= 0, "fork");
+            if pid == 0 {
+                child_of_fork(PATIENCE_S);
+            }
+            let mut status = 0;
+            // SAFETY: `status` is a valid out-parameter.
+            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            assert_eq!(status, 0, "the child hung (SIGALRM) or failed");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    tenant.drain();
+    assert_eq!(tenant.usage(), 0);
+}
+
+fn child_of_fork(patience_s: u32) -> ! {
+    // SAFETY: alarm has no preconditions; its signal ends a child that hangs.
+    unsafe { libc::alarm(patience_s) };
+    let group = Memcg::root().create("in the child").expect("a new name");
+    let objects: Vec<Vec<u8>> = group.scope(|| (0..200).map(|n| vec![1; n * 300 + 1]).collect());
+    drop(objects);
+    group.drain();
+    let clean = group.usage() == 0;
+    // SAFETY: ends the child without running the parent's exit handlers.
+    unsafe { libc::_exit(i32::from(!clean)) }
+}
