@@ -66,7 +66,7 @@ fn traces(args: &CompareArgs) -> Result<Vec<PathBuf>> {
 
 fn compare_one(path: &Path, args: &CompareArgs) -> Result<Comparison> {
     // Hidden by itself unless stderr is a terminal.
-    let bar = ProgressBar::new_spinner().with_message("reading");
+    let bar = ProgressBar::new_spinner().with_prefix("reading");
     bar.set_style(ProgressStyle::with_template("{prefix} {wide_bar} {percent:>3} % {msg:12}")?);
     // Reading is too short for a bar of its own, and long enough to wonder.
     bar.tick();
