@@ -56,15 +56,15 @@ impl Object {
 
     fn write(&self) {
         for offset in self.ends() {
-            // SAFETY: offsets are below the size that was asked for.
-            unsafe { self.address.add(offset).write(self.tag) };
+            // SAFETY: the object's own byte.
+            unsafe { byte_at(self.address, offset).write(self.tag) };
         }
     }
 
     fn check(&self) {
         for offset in self.ends() {
-            // SAFETY: as in `write`.
-            let byte = unsafe { self.address.add(offset).read() };
+            // SAFETY: the object's own byte, which was written.
+            let byte = unsafe { byte_at(self.address, offset).read() };
             assert_eq!(byte, self.tag, "byte {offset} of {} was overwritten", self.nr_bytes);
         }
     }
@@ -91,8 +91,9 @@ impl Object {
         // SAFETY: the object is live, of this alignment, and the old address is not used again.
         let Some(moved) = (unsafe { kmalloc::realloc(self.address, nr_bytes, self.align) }) else { return };
         for offset in 0..kept {
-            // SAFETY: both sizes have that offset.
-            assert_eq!(unsafe { moved.add(offset).read() }, self.tag, "realloc lost byte {offset}");
+            // SAFETY: both sizes have that offset, and it was written.
+            let byte = unsafe { byte_at(moved, offset).read() };
+            assert_eq!(byte, self.tag, "realloc lost byte {offset}");
         }
         // A huge object that stays huge takes its pages and its owner along.
         let took_pages =
@@ -104,6 +105,11 @@ impl Object {
         self.nr_bytes = nr_bytes;
         self.write();
     }
+}
+
+fn byte_at(address: NonNull<u8>, offset: usize) -> NonNull<u8> {
+    // SAFETY: callers stay inside an object.
+    unsafe { address.add(offset) }
 }
 
 struct Group {
