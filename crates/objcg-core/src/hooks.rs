@@ -26,10 +26,10 @@ pub(crate) fn alloc(cache: &'static Cache, cpu: CpuId) -> Option<NonNull<u8>> {
 
 fn alloc_charged(cache: &'static Cache, cpu: CpuId, vessel: u32) -> Option<NonNull<u8>> {
     let price = price_of(cache);
-    let owner = memcg::charge(cpu, vessel, price).ok()?;
+    let owner = memcg::charge_object(cpu, vessel, price).ok()?;
     let noted = cache.alloc(cpu).and_then(|address| note_owner(cache, cpu, address, owner));
     if noted.is_none() {
-        memcg::credit(cpu, owner, price);
+        memcg::uncharge_object(cpu, owner, price);
     }
     noted
 }
@@ -53,7 +53,7 @@ pub(crate) fn free(cache: &'static Cache, cpu: CpuId, object: &SlabObject) {
         let owner = slot.load(Ordering::Relaxed);
         if owner != ROOT_VESSEL {
             slot.store(ROOT_VESSEL, Ordering::Relaxed);
-            memcg::credit(cpu, owner, price_of(cache));
+            memcg::uncharge_object(cpu, owner, price_of(cache));
         }
     }
     cache.free(cpu, object);
@@ -68,7 +68,7 @@ fn price_of(cache: &Cache) -> u64 {
 pub(crate) fn charge_pages(nr_bytes: usize) -> Option<u32> {
     match memcg::current() {
         ROOT_VESSEL => Some(ROOT_VESSEL),
-        vessel => memcg::charge(CpuId::current(), vessel, nr_bytes as u64).ok(),
+        vessel => memcg::charge_object(CpuId::current(), vessel, nr_bytes as u64).ok(),
     }
 }
 
@@ -79,10 +79,10 @@ pub(crate) fn charge_more_pages(owner: u32, nr_bytes: usize) -> bool {
         return true;
     }
     let cpu = CpuId::current();
-    match memcg::charge(cpu, owner, nr_bytes as u64) {
+    match memcg::charge_object(cpu, owner, nr_bytes as u64) {
         Ok(charged) if charged == owner => true,
         Ok(charged) => {
-            memcg::credit(cpu, charged, nr_bytes as u64);
+            memcg::uncharge_object(cpu, charged, nr_bytes as u64);
             false
         }
         Err(_) => false,
@@ -91,7 +91,5 @@ pub(crate) fn charge_more_pages(owner: u32, nr_bytes: usize) -> bool {
 
 /// Gives the price of pages back to their owner.
 pub(crate) fn uncharge_pages(owner: u32, nr_bytes: usize) {
-    if owner != ROOT_VESSEL {
-        memcg::credit(CpuId::current(), owner, nr_bytes as u64);
-    }
+    memcg::uncharge_object(CpuId::current(), owner, nr_bytes as u64);
 }

@@ -4,7 +4,8 @@
 //! (`objcg`), the page counter, the stocks. Knows nothing of slabs: it counts bytes for whoever asks. Below: `table`,
 //! `page_alloc` for the tables' pages.
 //!
-//! The slab side sees no more of it than `current`, `charge` and `credit`; statistics use `leads_to` and the sums beside it.
+//! The slab side sees no more of it than `current`, `charge_object` and `uncharge_object`; statistics use `leads_to` and
+//! the sums beside it.
 
 mod charge;
 mod current;
@@ -26,7 +27,7 @@ use crate::cpu::nr_cpus;
 use crate::sync::Ordering;
 use node::node;
 
-pub(crate) use charge::{charge, credit};
+pub(crate) use charge::{charge_object, uncharge_object};
 pub(crate) use current::current;
 pub use name::{Name, NameError};
 pub(crate) use walk::{group_bytes, leads_to, stock_bytes};
@@ -132,20 +133,15 @@ impl Memcg {
 
     /// Fills `room` with children, newest first, and returns how many there are, which may be more.
     pub fn children(&self, room: &mut [Option<Memcg>]) -> usize {
+        // Handles that were in `room` are dropped first: the end of one must not come back to the tree lock.
+        room.fill_with(|| None);
+        let nr_wanted = room.len();
         let mut slots = room.iter_mut();
-        let mut nr_children = 0;
-        // Handles that were in `room` are dropped first: their end must not come back to the tree lock.
-        slots.by_ref().for_each(|slot| *slot = None);
-        let mut slots = room.iter_mut();
-        tree::for_each_child(self.idx, |idx| {
-            nr_children += 1;
-            match slots.next() {
-                Some(slot) => *slot = Some(Memcg { idx }),
-                // Under the tree lock and listed, so its count cannot be the last.
-                None => drop_listed(idx),
+        tree::first_children(self.idx, nr_wanted, |idx| {
+            if let Some(slot) = slots.next() {
+                *slot = Some(Memcg { idx });
             }
-        });
-        nr_children
+        })
     }
 
     /// The parent; `None` for the root and for a deleted group.
@@ -238,16 +234,13 @@ impl Memcg {
     }
 
     /// Makes this the group that the thread's new objects are charged to, until the guard is dropped. In a deleted group
-    /// they are charged to its nearest living ancestor. Costs a thread-local word's exchange.
+    /// they are charged to its nearest living ancestor. Costs a thread-local word's exchange. A guard that is leaked
+    /// leaves the thread with a number that a later group may get: what it allocates then is that group's, or nobody's.
     #[inline]
     pub fn enter(&self) -> Entered<'_> {
         let previous = current::replace(node(self.idx).objcg.load(Ordering::Relaxed));
         Entered { previous, _bound: PhantomData }
     }
-}
-
-fn drop_listed(idx: u32) {
-    node(idx).nr_users.fetch_sub(1, Ordering::Relaxed);
 }
 
 impl Clone for Memcg {

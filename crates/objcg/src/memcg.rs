@@ -165,7 +165,8 @@ impl Memcg {
     }
 
     /// Makes this the group that the thread's new objects are charged to, until the guard is dropped. Guards nest, and
-    /// are dropped in the reverse order.
+    /// are dropped in the reverse order. In a deleted group new objects are its nearest living ancestor's. Do not leak a
+    /// guard: once its group is gone, the thread's objects may be charged to a group that has nothing to do with it.
     #[inline]
     pub fn enter(&self) -> Entered<'_> {
         self.0.enter()

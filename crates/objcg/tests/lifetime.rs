@@ -167,6 +167,40 @@ fn i4_handles_and_guards_of_a_deleted_group_get_errors_and_stay_safe() {
 }
 
 #[test]
+fn i1_what_a_deleted_top_level_groups_guard_allocates_is_nobodys() {
+    let _alone = alone();
+    let root = Memcg::root();
+    root.drain();
+    let before = (counts(), root.usage());
+    let tenant = root.create("top level").unwrap();
+    let inside = tenant.enter();
+    tenant.delete().unwrap();
+    let orphan = vec![1u8; 5000];
+    let large = vec![1u8; 100_000];
+    drop((orphan, large));
+    let kept = vec![1u8; 5000];
+    drop(inside);
+    drop(tenant);
+    root.drain();
+    assert_eq!((counts(), root.usage()), before);
+    drop(kept);
+}
+
+#[test]
+fn i9_a_leaked_guard_leaves_the_thread_in_the_root() {
+    let _alone = alone();
+    let before = counts();
+    let thread = thread::spawn(|| {
+        let tenant = Memcg::root().create("leaked").unwrap();
+        std::mem::forget(tenant.enter());
+        drop(tenant);
+        drop(vec![vec![1u8; 100], vec![2u8; 50_000]]);
+    });
+    thread.join().unwrap();
+    assert_eq!(counts(), before);
+}
+
+#[test]
 fn refusals_name_their_reason() {
     let _alone = alone();
     let parent = Memcg::root().create("names").unwrap();

@@ -5,12 +5,12 @@
 //! *credit* is the way back: into the stock, and what the stock does not keep goes down the tree again. Callers hold no
 //! lock of the slab side.
 
-use super::Refused;
 use super::node::{ROOT, node};
 use super::objcg::{Owed, Target, Vessels};
 use super::stock::{NR_SLOTS, StockSlot};
 use super::stocks::{self, slot};
 use super::tree;
+use super::{ROOT_VESSEL, Refused};
 use crate::cpu::{CpuId, nr_cpus};
 use crate::report::die;
 use crate::sync::Ordering;
@@ -37,6 +37,25 @@ pub(crate) fn charge(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refu
         return Ok(vessel);
     }
     charge_slow(cpu, vessel, nr_bytes)
+}
+
+/// Charges an object to the group that a vessel leads to. Returns its owner: [`ROOT_VESSEL`] where the path ends at the
+/// root, whose objects are not counted.
+#[inline]
+pub(crate) fn charge_object(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+    let owner = charge(cpu, vessel, nr_bytes)?;
+    if owner == ROOT_VESSEL {
+        credit(cpu, owner, nr_bytes);
+    }
+    Ok(owner)
+}
+
+/// Takes an object's price back from its owner.
+#[inline]
+pub(crate) fn uncharge_object(cpu: CpuId, owner: u32, nr_bytes: u64) {
+    if owner != ROOT_VESSEL {
+        credit(cpu, owner, nr_bytes);
+    }
 }
 
 /// Takes back bytes that were charged to `vessel` and are still counted there.
@@ -75,7 +94,11 @@ fn give_back(owed: Owed) {
 #[cold]
 #[inline(never)]
 fn charge_slow(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
-    let Some(group) = PinnedNode::of_vessel(vessel) else { die!("vessel {vessel}: in use, but freed") };
+    // A guard that was leaked outlives its group and its vessel: such a thread is in the root.
+    let (vessel, group) = match PinnedNode::of_vessel(vessel) {
+        Some(group) => (vessel, group),
+        None => (ROOT_VESSEL, PinnedNode::of_root()),
+    };
     let live = node(group.idx).objcg.load(Ordering::Relaxed);
     if live != vessel
         && let Ok(small) = u32::try_from(nr_bytes)
@@ -202,6 +225,11 @@ impl PinnedNode {
                 Target::Nowhere => return None,
             }
         }
+    }
+
+    fn of_root() -> PinnedNode {
+        node(ROOT).pin.get();
+        PinnedNode { idx: ROOT }
     }
 }
 

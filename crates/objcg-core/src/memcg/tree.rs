@@ -239,15 +239,20 @@ pub(super) fn find_child(parent: u32, name: &Name) -> Option<u32> {
     Some(child)
 }
 
-/// Calls `sink` with each child, newest first, each with one user more. `sink` must not come back here.
-pub(super) fn for_each_child(parent: u32, mut sink: impl FnMut(u32)) {
+/// Calls `sink` with the first `nr_wanted` children, newest first, each with one user more; returns how many there are.
+/// `sink` must not come back here.
+pub(super) fn first_children(parent: u32, nr_wanted: usize, mut sink: impl FnMut(u32)) -> usize {
     let _tree = TREE.lock();
     let mut at = load(&node(parent).first_child);
-    while at != ROOT {
+    for _ in 0..nr_wanted {
+        if at == ROOT {
+            break;
+        }
         add_user(at);
         sink(at);
         at = load(&node(at).next_sibling);
     }
+    load(&node(parent).nr_children) as usize
 }
 
 /// The parent of a living group, with one user more.
