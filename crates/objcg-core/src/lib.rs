@@ -26,6 +26,7 @@
 
 #![cfg_attr(not(loom), no_std)]
 #![deny(unsafe_code)]
+#![cfg_attr(loom, allow(dead_code, unused_imports, reason = "models use a part of what their files have"))]
 
 #[cfg(test)]
 extern crate std;
