@@ -96,6 +96,7 @@ mod models {
             });
             let (pin, alive) = &*slot;
             pin.kill();
+            assert!(!pin.try_get(generation), "pinned after its death");
             let last = pin.put();
             if last {
                 alive.store(0, Ordering::Relaxed);
