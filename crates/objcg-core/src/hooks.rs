@@ -68,7 +68,7 @@ fn price_of(cache: &Cache) -> u64 {
 pub(crate) fn charge_pages(nr_bytes: usize) -> Option<u32> {
     match memcg::current() {
         ROOT_VESSEL => Some(ROOT_VESSEL),
-        vessel => memcg::charge_object(CpuId::current(), vessel, nr_bytes as u64).ok(),
+        vessel => memcg::charge_ahead(CpuId::current(), vessel, nr_bytes as u64).ok(),
     }
 }
 
@@ -79,13 +79,20 @@ pub(crate) fn charge_more_pages(owner: u32, nr_bytes: usize) -> bool {
         return true;
     }
     let cpu = CpuId::current();
-    match memcg::charge_object(cpu, owner, nr_bytes as u64) {
+    match memcg::charge_ahead(cpu, owner, nr_bytes as u64) {
         Ok(charged) if charged == owner => true,
         Ok(charged) => {
             memcg::uncharge_object(cpu, charged, nr_bytes as u64);
             false
         }
         Err(_) => false,
+    }
+}
+
+/// Pages that were charged are there now: their owner's peak may be raised.
+pub(crate) fn pages_taken(owner: u32) {
+    if owner != ROOT_VESSEL {
+        memcg::note_peak(owner);
     }
 }
 

@@ -134,8 +134,12 @@ pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Op
     if in_place.is_some() {
         return in_place;
     }
-    let moved = alloc(nr_bytes, align)?;
-    let nr_kept = size_of_found(&found, address).min(nr_bytes);
+    let nr_usable = size_of_found(&found, address);
+    let Some(moved) = alloc(nr_bytes, align) else {
+        // What shrinks fits where it is: a limit must not make a shrink fail, which Rust's `Vec` does not survive.
+        return (nr_bytes <= nr_usable).then_some(address);
+    };
+    let nr_kept = nr_usable.min(nr_bytes);
     // SAFETY: both have that many bytes, and new memory does not overlap live memory.
     unsafe { moved.copy_from_nonoverlapping(address, nr_kept) };
     // SAFETY: the caller gives the old address up.

@@ -27,7 +27,7 @@ use crate::cpu::nr_cpus;
 use crate::sync::Ordering;
 use node::node;
 
-pub(crate) use charge::{charge_object, uncharge_object};
+pub(crate) use charge::{charge_ahead, charge_object, note_peak, uncharge_object};
 pub(crate) use current::current;
 pub use name::{Name, NameError};
 pub(crate) use walk::{group_bytes, leads_to, stock_bytes};

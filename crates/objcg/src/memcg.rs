@@ -90,6 +90,10 @@ impl Memcg {
             names.push(at.name());
             at = parent;
         }
+        if at != Memcg::root() {
+            // Deleted on the way.
+            return format!("(deleted)/{}", self.0.name());
+        }
         if names.is_empty() {
             return "/".to_owned();
         }

@@ -3,6 +3,7 @@
 //! After the kernel's selftests `test_kmem.c` (deletion under load, dead cgroups) in this project's form. The tests look
 //! at process-wide counts, so they run one at a time.
 
+use std::hint::black_box;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -144,7 +145,7 @@ fn i4_handles_and_guards_of_a_deleted_group_get_errors_and_stay_safe() {
     let tenant = parent.create("tenant").unwrap();
     let stale = tenant.clone();
     let inside = stale.enter();
-    let first = Box::new([1u64; 10]);
+    let first = black_box(Box::new([1u64; 10]));
     tenant.delete().unwrap();
     assert!(stale.is_deleted());
     assert_eq!(stale.delete(), Err(DeleteError::Deleted));
@@ -155,7 +156,7 @@ fn i4_handles_and_guards_of_a_deleted_group_get_errors_and_stay_safe() {
     assert_eq!(objcg::nr_dying(), before.1 + 1, "the handles pin its slot");
     // The name is free again, and the old guard does not lead into the new group.
     let reborn = { Memcg::root().child("parent").unwrap().create("tenant").unwrap() };
-    let second = Box::new([2u64; 10]);
+    let second = black_box(Box::new([2u64; 10]));
     assert_eq!(reborn.stat().slab_objects, 0);
     assert!(parent.stat().slab_objects >= 2, "both are the parent's");
     drop(inside);

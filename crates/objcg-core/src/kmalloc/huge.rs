@@ -49,8 +49,9 @@ pub(super) fn alloc(nr_bytes: usize, align: usize) -> Option<Pages> {
         }
         inserted.then_some(address)
     });
-    if address.is_none() {
-        hooks::uncharge_pages(owner, nr_bytes);
+    match address {
+        Some(_) => hooks::pages_taken(owner),
+        None => hooks::uncharge_pages(owner, nr_bytes),
     }
     address.map(|address| Pages { address, zeroed: true })
 }
@@ -106,6 +107,7 @@ pub(super) fn resize(address: NonNull<u8>, nr_bytes: usize) -> Option<NonNull<u8
         die!("{address:p}: no memory to note where a huge object moved");
     }
     match moved {
+        Some(_) if new_bytes > old.nr_bytes => hooks::pages_taken(old.owner),
         Some(_) if new_bytes < old.nr_bytes => hooks::uncharge_pages(old.owner, old.nr_bytes - new_bytes),
         None if new_bytes > old.nr_bytes => hooks::uncharge_pages(old.owner, new_bytes - old.nr_bytes),
         _ => {}

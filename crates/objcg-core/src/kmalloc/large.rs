@@ -27,6 +27,7 @@ pub(super) fn alloc(nr_bytes: usize, align: usize) -> Option<Pages> {
         return None;
     };
     run.page().owner.store(owner, Ordering::Relaxed);
+    hooks::pages_taken(owner);
     Some(Pages { address: run.address(), zeroed: run.zeroed })
 }
 
@@ -61,6 +62,7 @@ pub(super) fn resize(head: PageIdx, nr_bytes: usize) -> bool {
         hooks::uncharge_pages(owner, missing);
         return false;
     }
+    hooks::pages_taken(owner);
     true
 }
 

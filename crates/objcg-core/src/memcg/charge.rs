@@ -95,13 +95,26 @@ fn give_back(owed: Owed) {
 #[inline(never)]
 fn charge_slow(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
     // A guard that was leaked outlives its group and its vessel: such a thread is in the root.
-    let (vessel, group) = match PinnedNode::of_vessel(vessel) {
-        Some(group) => (vessel, group),
-        None => (ROOT_VESSEL, PinnedNode::of_root()),
-    };
+    let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
+    let live = charge_pinned(cpu, &group, nr_bytes)?;
+    note_peak_up(group.idx);
+    Ok(live)
+}
+
+/// Charges pages that are still to be had. The peak is raised by [`note_peak`] once they are there: I8.
+pub(crate) fn charge_ahead(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+    let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
+    let owner = charge_pinned(cpu, &group, nr_bytes)?;
+    drop(group);
+    if owner == ROOT_VESSEL {
+        credit(cpu, owner, nr_bytes);
+    }
+    Ok(owner)
+}
+
+fn charge_pinned(cpu: CpuId, group: &PinnedNode, nr_bytes: u64) -> Result<u32, Refused> {
     let live = node(group.idx).objcg.load(Ordering::Relaxed);
-    if live != vessel
-        && let Ok(small) = u32::try_from(nr_bytes)
+    if let Ok(small) = u32::try_from(nr_bytes)
         && slot(cpu, live).is_some_and(|stock| stock.consume(live, small))
     {
         return Ok(live);
@@ -143,8 +156,18 @@ fn charge_up(group: u32, nr_bytes: u64) -> Result<(), u32> {
         }
         at = level.parent.load(Ordering::Relaxed);
     }
-    ancestors(group).for_each(|at| node(at).counter.note_peak());
     Ok(())
+}
+
+/// Raises the peaks to the present usage: what was charged is there now.
+pub(crate) fn note_peak(vessel: u32) {
+    if let Some(group) = PinnedNode::of_vessel(vessel) {
+        note_peak_up(group.idx);
+    }
+}
+
+fn note_peak_up(group: u32) {
+    ancestors(group).for_each(|at| node(at).counter.note_peak());
 }
 
 #[cold]

@@ -9,6 +9,10 @@ use crate::sync::{AtomicU64, Ordering};
 /// No limit.
 pub(crate) const UNLIMITED: u64 = u64::MAX;
 
+/// Bytes in the usage word; above them the version of the limit.
+const BYTES: u64 = (1 << 48) - 1;
+const VERSION: u64 = BYTES + 1;
+
 #[repr(C)]
 #[cfg_attr(loom, derive(Default))]
 pub(crate) struct PageCounter {
@@ -27,26 +31,26 @@ impl PageCounter {
 
     /// Adds `nr_bytes` if usage stays within the limit.
     ///
-    /// Races with [`PageCounter::set_max`]: a charge that read the old limit may land after the new one is set. The
-    /// setter looks at usage after it has set the limit, and every later charge sees it.
+    /// Races with [`PageCounter::set_max`], which changes the version in the usage word: a charge that compared with the
+    /// old limit fails its exchange and looks again.
     pub(crate) fn try_charge(&self, nr_bytes: u64) -> bool {
-        let mut usage = self.usage.load(Ordering::Relaxed);
+        // Acquire pairs with the Release in `set_max`: who sees the version sees its limit.
+        let mut word = self.usage.load(Ordering::Acquire);
         loop {
-            let Some(new) = usage.checked_add(nr_bytes) else { return false };
-            if new > self.max.load(Ordering::Relaxed) {
+            let Some(new) = (word & BYTES).checked_add(nr_bytes) else { return false };
+            if new > self.max.load(Ordering::Relaxed).min(BYTES) {
                 return false;
             }
-            // Relaxed: the counter orders nothing but itself.
-            match self.usage.compare_exchange_weak(usage, new, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.usage.compare_exchange_weak(word, word + nr_bytes, Ordering::Relaxed, Ordering::Acquire) {
                 Ok(_) => return true,
-                Err(seen) => usage = seen,
+                Err(seen) => word = seen,
             }
         }
     }
 
     /// Takes `nr_bytes` off; returns the usage before. More than was charged is the caller's bug, and his to report.
     pub(crate) fn uncharge(&self, nr_bytes: u64) -> u64 {
-        self.usage.fetch_sub(nr_bytes, Ordering::Relaxed)
+        self.usage.fetch_sub(nr_bytes, Ordering::Relaxed) & BYTES
     }
 
     /// Raises the peak to the present usage. Called once a charge has succeeded at every level, so that a refused one
@@ -60,7 +64,7 @@ impl PageCounter {
 
     /// Bytes charged now.
     pub(crate) fn usage(&self) -> u64 {
-        self.usage.load(Ordering::Relaxed)
+        self.usage.load(Ordering::Relaxed) & BYTES
     }
 
     /// The most bytes that were charged at once.
@@ -75,6 +79,8 @@ impl PageCounter {
 
     pub(crate) fn set_max(&self, nr_bytes: u64) {
         self.max.store(nr_bytes, Ordering::Relaxed);
+        // Release pairs with the Acquire in `try_charge`. A charge that compared with the old limit fails its exchange.
+        self.usage.fetch_add(VERSION, Ordering::Release);
     }
 }
 

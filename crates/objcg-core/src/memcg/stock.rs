@@ -63,6 +63,10 @@ impl StockSlot {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             let (kept, excess) = match Residue::from_word(word) {
+                // What may not be kept does not displace another's bytes either.
+                Some(stock) if stock.vessel != vessel && nr_bytes > keep => {
+                    return Some(Residue { vessel, nr_bytes });
+                }
                 Some(stock) if stock.vessel != vessel => (nr_bytes, Some(stock)),
                 Some(stock) => split(vessel, stock.nr_bytes, nr_bytes, keep),
                 None => split(vessel, 0, nr_bytes, keep),

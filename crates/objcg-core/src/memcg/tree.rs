@@ -159,7 +159,7 @@ pub(super) fn delete(idx: u32) -> Result<(), DeleteError> {
     }
     kill(&mut tree, idx);
     drop(tree);
-    after_kill(idx);
+    drop_user(after_kill(idx));
     Ok(())
 }
 
@@ -173,13 +173,15 @@ fn kill(tree: &mut Tree, idx: u32) {
     dying.pin.kill();
 }
 
-/// The rest: the parent gets the group's memory back and loses a user. The caller still holds the group's slot.
-fn after_kill(idx: u32) {
+/// The rest: the parent gets the group's memory back, and is returned: it loses a user, once the caller has let go of the
+/// group's slot or while he still holds it.
+#[must_use = "the parent has one user too many"]
+fn after_kill(idx: u32) -> u32 {
     let dead = node(idx);
     charge::drain_here(load(&dead.objcg));
     let parent = load(&dead.parent);
     credit(CpuId::current(), load(&node(parent).objcg), node_bytes(&dead.name()));
-    drop_user(parent);
+    parent
 }
 
 /// Adds a user to a group that has one.
@@ -189,19 +191,23 @@ pub(super) fn add_user(idx: u32) {
 
 /// Takes a user away; the last one's end deletes the group and gives the users' pin back.
 pub(super) fn drop_user(idx: u32) {
-    // AcqRel: what users did to the group happens before it is deleted.
-    if node(idx).nr_users.fetch_sub(1, Ordering::AcqRel) == 1 {
-        last_user_gone(idx);
+    // A loop, not a recursion: the end of a leaf can be the end of a chain of any depth.
+    let mut next = Some(idx);
+    while let Some(at) = next {
+        // AcqRel: what users did to the group happens before it is deleted.
+        let was_last = node(at).nr_users.fetch_sub(1, Ordering::AcqRel) == 1;
+        next = if was_last { last_user_gone(at) } else { None };
     }
 }
 
 /// Somebody may have become a user again meanwhile, or have come here first, or the slot may even have a new life whose
-/// last user is gone too: the state under the lock says what is to be done, whoever does it.
-fn last_user_gone(idx: u32) {
+/// last user is gone too: the state under the lock says what is to be done, whoever does it. Returns the parent if it
+/// loses a user by this.
+fn last_user_gone(idx: u32) -> Option<u32> {
     let mut tree = TREE.lock();
     let group = node(idx);
     if load(&group.nr_users) > 0 || load(&group.users_pin) == 0 {
-        return;
+        return None;
     }
     let was_alive = !group.pin.is_dead();
     if was_alive {
@@ -209,10 +215,9 @@ fn last_user_gone(idx: u32) {
     }
     store(&group.users_pin, 0);
     drop(tree);
-    if was_alive {
-        after_kill(idx);
-    }
+    let parent = was_alive.then(|| after_kill(idx));
     unpin(idx);
+    parent
 }
 
 /// Takes a pin back; the last one's end releases the slot, and with it a pin on the parent's.

@@ -13,6 +13,11 @@ impl Random {
             Err(_) => clock as u64,
         };
         println!("OBJCG_SEED={seed}");
+        Random::seeded(seed)
+    }
+
+    /// Always the same numbers for the same seed: for the threads of a test whose seed was printed.
+    pub(crate) fn seeded(seed: u64) -> Random {
         Random(seed)
     }
 

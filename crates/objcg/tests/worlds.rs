@@ -1,0 +1,158 @@
+//! Degenerate worlds, each in a process of its own: no groups at all, memory before `main`, little address space (I7, I8).
+//!
+//! Each test runs this binary again with its name in the environment.
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::Command;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use objcg::{Memcg, Objcg};
+
+#[global_allocator]
+static GLOBAL: Objcg = Objcg;
+
+const WORLD: &str = "OBJCG_TEST_WORLD";
+const MIB: usize = 1 << 20;
+
+/// Runs `test` again as a child, unless this is the child; `prepare` changes the child before it starts.
+fn in_own_process(test: &str, prepare: impl FnOnce(&mut Command)) -> bool {
+    if std::env::var_os(WORLD).is_some() {
+        return true;
+    }
+    let mut child = Command::new(std::env::current_exe().expect("the test's own path"));
+    child.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(WORLD, test);
+    prepare(&mut child);
+    let output = child.output().expect("the test can run itself");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{test}, signal {:?}: {text}", output.status.signal());
+    assert!(text.contains("1 passed"), "{test} ran nothing: {text}");
+    false
+}
+
+fn try_vec(nr_bytes: usize) -> Option<Vec<u8>> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(nr_bytes).ok()?;
+    Some(vec)
+}
+
+/// A round of work of all sizes.
+fn churn() {
+    let vecs: Vec<Vec<u8>> = (0..2000).map(|nth| vec![1; 1 + nth * 37 % 50_000]).collect();
+    drop(vecs);
+    drop(vec![1u8; 8 * MIB]);
+}
+
+/// Sheaves are kept by CPU: on one CPU, what a program holds does not depend on where it ran.
+fn on_one_cpu(child: &mut Command) {
+    let pin = || {
+        // SAFETY: zero is an empty set of CPUs.
+        let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: getcpu has no preconditions.
+        let here = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0);
+        // SAFETY: the number is a CPU's.
+        unsafe { libc::CPU_SET(here, &mut cpus) };
+        // SAFETY: `cpus` is a valid set of that size.
+        match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cpus) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: all three calls are safe between fork and exec.
+    unsafe { child.pre_exec(pin) };
+}
+
+#[test]
+fn i7_a_process_without_groups_has_no_trace_of_them() {
+    if !in_own_process("i7_a_process_without_groups_has_no_trace_of_them", on_one_cpu) {
+        return;
+    }
+    for _ in 0..5 {
+        churn();
+    }
+    let before = objcg_core::stat::pages().used_bytes;
+    for _ in 0..20 {
+        churn();
+    }
+    let after = objcg_core::stat::pages().used_bytes;
+    assert_eq!(after, before, "the same work over again takes no page more");
+    assert_eq!((objcg::nr_groups(), objcg::nr_dying(), objcg::nr_vessels()), (0, 0, 0));
+    let root = Memcg::root();
+    let kept = vec![vec![1u8; 100]; 1000];
+    root.drain();
+    assert_eq!((root.usage(), root.peak(), root.stat().total_bytes()), (0, 0, 0), "nothing of the root's is counted");
+    drop(kept);
+}
+
+const EARLY_TEST: &str = "i2_memory_from_before_main_is_like_any";
+static BEFORE_MAIN: AtomicPtr<Vec<String>> = AtomicPtr::new(std::ptr::null_mut());
+
+#[used]
+// SAFETY: `.init_array` holds pointers to functions of this signature.
+#[unsafe(link_section = ".init_array")]
+static EARLY: extern "C" fn() = {
+    extern "C" fn allocate() {
+        if std::env::var_os(WORLD).is_none_or(|world| world != EARLY_TEST) {
+            return;
+        }
+        let group = Memcg::root().create("before main").expect("a new name");
+        let texts = group.scope(|| (0..100).map(|n| format!("{n} bottles")).collect::<Vec<String>>());
+        group.delete().expect("alive, and without children");
+        BEFORE_MAIN.store(Box::into_raw(Box::new(texts)), Ordering::Release);
+    }
+    allocate
+};
+
+#[test]
+fn i2_memory_from_before_main_is_like_any() {
+    if !in_own_process(EARLY_TEST, |_| ()) {
+        return;
+    }
+    let early = BEFORE_MAIN.swap(std::ptr::null_mut(), Ordering::AcqRel);
+    assert!(!early.is_null());
+    // SAFETY: made by `Box::into_raw` before `main`, and taken once.
+    let texts = unsafe { Box::from_raw(early) };
+    assert!(texts.iter().enumerate().all(|(n, text)| *text == format!("{n} bottles")));
+    let root = Memcg::root();
+    root.drain();
+    assert_eq!(root.stat().slab_objects, 101, "100 texts and their vector, now the root's");
+    assert_eq!(root.usage(), root.stat().total_bytes());
+    drop(texts);
+    root.drain();
+    assert_eq!((root.usage(), objcg::nr_vessels()), (0, 0));
+}
+
+#[test]
+fn i8_a_limited_address_space_ends_in_errors_not_in_death() {
+    const LIMIT: u64 = 512 << 20;
+    let limited = |child: &mut Command| {
+        let lower = || {
+            let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
+            // SAFETY: `limit` is a valid rlimit.
+            if unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) } == 0 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
+        };
+        // SAFETY: setrlimit is safe between fork and exec.
+        unsafe { child.pre_exec(lower) };
+    };
+    if !in_own_process("i8_a_limited_address_space_ends_in_errors_not_in_death", limited) {
+        return;
+    }
+    let tenant = Memcg::root().create("cramped").expect("a new name");
+    for nr_bytes in [100_000, 3 * MIB, 7 * MIB] {
+        for round in 0..3 {
+            // The list is there before memory ends.
+            let mut held = Vec::with_capacity(1 << 14);
+            while let Some(vec) = tenant.scope(|| try_vec(nr_bytes)) {
+                assert!(held.len() < held.capacity(), "there is no end");
+                held.push(vec);
+            }
+            assert!(held.len() * nr_bytes > 64 * MIB, "{} of {nr_bytes} bytes in round {round}", held.len());
+            drop(held);
+            tenant.drain();
+            assert_eq!((tenant.usage(), tenant.stat().large_objects), (0, 0));
+        }
+    }
+}
