@@ -1,0 +1,141 @@
+//! Whose area the sections use: libc's, our own, or none.
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use crate::arch;
+
+/// `cpu_id` of a thread that shall not be registered any more.
+const GIVEN_UP: u32 = -2i32 as u32;
+const RSEQ_FLAG_UNREGISTER: usize = 1;
+const AREA_BYTES: usize = 32;
+
+const MEMBARRIER_PRIVATE_EXPEDITED_RSEQ: usize = 1 << 7;
+const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_RSEQ: usize = 1 << 8;
+const MEMBARRIER_FLAG_CPU: usize = 1;
+
+/// Who registers threads with the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// libc has registered every thread.
+    Libc,
+    /// Each thread registers itself by [`register_thread`].
+    Own,
+    /// Nobody can: an old kernel, a filter on system calls, another architecture. All sections give up.
+    Absent,
+}
+
+const UNKNOWN: u8 = 0;
+const LIBC: u8 = 1;
+const OWN: u8 = 2;
+const ABSENT: u8 = 3;
+
+static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+/// Finds out who registers threads, and lets sections run on CPUs below `nr_cpus`: every per-CPU area must be ready.
+///
+/// To be called by one thread at a time; once it has returned, later calls only say what was found. Sections in a process
+/// whose kernel has no fence for them would be of use only to those who never need another CPU's data, so there they stay
+/// absent.
+pub fn init(nr_cpus: u32) -> Registration {
+    if STATE.load(Ordering::Acquire) == UNKNOWN {
+        let state = find();
+        if state != ABSENT {
+            arch::NR_CPUS.store(nr_cpus, Ordering::Release);
+        }
+        STATE.store(state, Ordering::Release);
+    }
+    registration()
+}
+
+/// What [`init`] has found; [`Registration::Absent`] before it.
+#[must_use]
+pub fn registration() -> Registration {
+    match STATE.load(Ordering::Acquire) {
+        LIBC => Registration::Libc,
+        OWN => Registration::Own,
+        _ => Registration::Absent,
+    }
+}
+
+fn find() -> u8 {
+    // SAFETY: registers an intent of this process; no memory is passed.
+    let fence = unsafe { arch::syscall(arch::SYS_MEMBARRIER, [MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_RSEQ, 0, 0, 0]) };
+    if fence != 0 {
+        return ABSENT;
+    }
+    // A size of 0: libc knows rseq, but was told not to register or was refused.
+    if let Some((offset, size)) = arch::libc_area()
+        && size > 0
+    {
+        arch::OFFSET.store(offset, Ordering::Relaxed);
+        return LIBC;
+    }
+    arch::OFFSET.store(arch::own_offset(), Ordering::Relaxed);
+    if register_own() { OWN } else { ABSENT }
+}
+
+/// Registers this thread's own area; true if the thread is registered now. Cheap when there is nothing to do. A thread that
+/// was refused, or has unregistered, is not tried again.
+pub fn register_thread() -> bool {
+    match registration() {
+        Registration::Libc => current_cpu().is_some(),
+        Registration::Own => current_cpu().is_some() || (cpu_id() != GIVEN_UP && register_own()),
+        Registration::Absent => false,
+    }
+}
+
+/// Unregisters this thread's own area, for good: to be called before the thread's static thread-local storage goes. Does
+/// nothing where libc registers.
+pub fn unregister_thread() {
+    if registration() == Registration::Own && current_cpu().is_some() {
+        system_call(RSEQ_FLAG_UNREGISTER);
+        give_up();
+    }
+}
+
+fn register_own() -> bool {
+    if system_call(0) == 0 {
+        return true;
+    }
+    give_up();
+    false
+}
+
+fn system_call(flags: usize) -> isize {
+    let area = arch::thread_pointer().wrapping_offset(arch::own_offset());
+    // SAFETY: the area is the thread's own, 32 bytes at a multiple of 32, and stays until the thread unregisters.
+    unsafe { arch::syscall(arch::SYS_RSEQ, [area.expose_provenance(), AREA_BYTES, flags, arch::SIGNATURE as usize]) }
+}
+
+fn give_up() {
+    // SAFETY: the kernel does not use the area of a thread that is not registered.
+    unsafe { arch::thread_store(arch::own_offset() + 4, GIVEN_UP) };
+}
+
+#[inline]
+fn cpu_id() -> u32 {
+    // SAFETY: `OFFSET` is that of libc's or our own area; before `init` it is 0, and the word there is the thread's as well.
+    unsafe { arch::thread_load(arch::OFFSET.load(Ordering::Relaxed) + 4) }
+}
+
+/// The CPU that this thread runs on at this moment; `None` if it is not registered, or runs on a CPU that has no data.
+#[inline]
+#[must_use]
+pub fn current_cpu() -> Option<u32> {
+    let nr_cpus = arch::NR_CPUS.load(Ordering::Relaxed);
+    if nr_cpus == 0 {
+        return None;
+    }
+    Some(cpu_id()).filter(|cpu| *cpu < nr_cpus)
+}
+
+/// Waits until every section that was under way on `cpu` when it was called has ended or restarted; what was stored before
+/// the call is seen by those that start afterwards. 10 µs if a thread of this process runs there, 0.3 µs if not.
+///
+/// Aborting is not ours to do: false if the kernel refuses, which it does not once [`init`] has found a registration.
+#[must_use]
+pub fn fence(cpu: u32) -> bool {
+    let arguments = [MEMBARRIER_PRIVATE_EXPEDITED_RSEQ, MEMBARRIER_FLAG_CPU, cpu as usize, 0];
+    // SAFETY: no memory is passed.
+    unsafe { arch::syscall(arch::SYS_MEMBARRIER, arguments) == 0 }
+}

@@ -1,0 +1,24 @@
+//! A 32-bit word of each thread, 0 at first, in static thread-local storage: one load to find it, no destructor, good before
+//! `main` and after the other thread-locals are gone, in an executable and in a library alike.
+
+use crate::arch;
+
+/// Bytes from our own area to the word behind it.
+const WORD_OFFSET: isize = 32;
+
+/// This thread's word.
+#[inline(always)]
+#[must_use]
+pub fn thread_word() -> u32 {
+    // SAFETY: the word is in static thread-local storage, behind the area.
+    unsafe { arch::thread_load(arch::own_offset() + WORD_OFFSET) }
+}
+
+/// Replaces this thread's word; returns the one before.
+#[inline(always)]
+pub fn replace_thread_word(word: u32) -> u32 {
+    let previous = thread_word();
+    // SAFETY: as above, and it is written by nobody else.
+    unsafe { arch::thread_store(arch::own_offset() + WORD_OFFSET, word) };
+    previous
+}

@@ -1,0 +1,375 @@
+//! The sections for x86-64, as in the pseudo-code of the crate's page.
+//!
+//! Every section has the same frame: restart, arming, start. Labels: 5 restart, 2 start, 3 end, 4 abort, 99 descriptor. The
+//! instruction before label 3 is the commit; a jump to 3 gives up without one. `{at}` is this CPU's number, then the address
+//! of its data; `{area}` the offset of the registered area from the thread pointer.
+
+use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64};
+
+use crate::{Stack, TaggedWord};
+
+/// Offset of the registered area from the thread pointer.
+pub(crate) static OFFSET: AtomicIsize = AtomicIsize::new(0);
+/// CPUs below this have data. 0 before `init`: all sections give up.
+pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
+/// Loops before a commit, for tests.
+pub(crate) static DELAY: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) const SIGNATURE: u32 = 0x5305_3053;
+pub(crate) const SYS_RSEQ: usize = 334;
+pub(crate) const SYS_MEMBARRIER: usize = 324;
+
+// Our own area (32 bytes; `cpu_id` is -1: not registered) and behind it the thread's word, in static thread-local storage:
+// found by one load, before `main` as well, and in a preloaded library. libc's symbols are weak: absent where libc does not
+// register.
+global_asm!(
+    ".pushsection .tdata.objcg_rseq, \"awT\", @progbits",
+    ".balign 32",
+    ".hidden objcg_rseq_area",
+    ".globl objcg_rseq_area",
+    ".type objcg_rseq_area, @object",
+    ".size objcg_rseq_area, 64",
+    "objcg_rseq_area:",
+    ".long 0, -1, 0, 0, 0, 0, 0, 0",
+    ".quad 0, 0, 0, 0",
+    ".popsection",
+    ".weak __rseq_offset",
+    ".weak __rseq_size",
+);
+
+macro_rules! begin {
+    () => {
+        concat!(
+            ".pushsection __rseq_cs, \"aw\"\n",
+            ".balign 32\n",
+            "99: .long 0, 0\n",
+            ".quad 2f, 3f - 2f, 4f\n",
+            ".popsection\n",
+            ".pushsection .text.unlikely.objcg_rseq, \"ax\"\n",
+            // The signature stands before the abort handler, as the operand of an instruction that is never run.
+            ".byte 0x0f, 0xb9, 0x3d\n",
+            ".long 0x53053053\n",
+            "4: jmp 5f\n",
+            ".popsection\n",
+            "5: mov {area}, qword ptr [rip + {offset}]\n",
+            "lea {at}, [rip + 99b]\n",
+            "mov qword ptr fs:[{area} + 8], {at}\n",
+            "2: mov {at:e}, dword ptr fs:[{area} + 4]\n",
+        )
+    };
+}
+
+/// From this CPU's number to its part of the area, or out.
+macro_rules! part {
+    () => {
+        "cmp {at:e}, dword ptr [rip + {nr_cpus}]\njae 3f\nshl {at}, {shift}\n"
+    };
+}
+
+/// Time before a commit for the kernel to interfere, in tests. `{area}` is free by then.
+#[cfg(feature = "delay")]
+macro_rules! delay {
+    () => {
+        "mov {area}, qword ptr [rip + {delay}]\n6: sub {area}, 1\njnc 6b\n"
+    };
+}
+
+#[cfg(not(feature = "delay"))]
+macro_rules! delay {
+    () => {
+        "/* {delay} */\n"
+    };
+}
+
+#[inline(always)]
+pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut u8) {
+    let (object, note);
+    // SAFETY: the caller's areas are valid; the only store is the commit.
+    unsafe {
+        asm!(
+            begin!(),
+            "xor {object:e}, {object:e}",
+            part!(),
+            "add {at}, {stack}",
+            "mov {top}, qword ptr [{at}]",
+            "mov {object}, qword ptr [{top}]",
+            "test {object}, {object}",
+            "jz 3f",
+            "mov {note}, qword ptr [{top} + 8]",
+            "sub {top}, 16",
+            delay!(),
+            "mov qword ptr [{at}], {top}",
+            "3:",
+            area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object, note = out(reg) note,
+            stack = in(reg) stack, shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            options(nostack),
+        );
+    }
+    (object, note)
+}
+
+#[inline(always)]
+pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, note: *mut u8) -> bool {
+    let done: u32;
+    // SAFETY: the caller's areas are valid; the place above the top is nobody's until the commit.
+    unsafe {
+        asm!(
+            begin!(),
+            "xor {done:e}, {done:e}",
+            part!(),
+            "add {at}, {stack}",
+            "mov {top}, qword ptr [{at}]",
+            "cmp qword ptr [{top} + 16], {lid}",
+            "je 3f",
+            "mov qword ptr [{top} + 16], {object}",
+            "mov qword ptr [{top} + 24], {note}",
+            "add {top}, 16",
+            "inc {done:e}",
+            delay!(),
+            "mov qword ptr [{at}], {top}",
+            "3:",
+            area = out(reg) _, at = out(reg) _, top = out(reg) _, done = out(reg) done,
+            stack = in(reg) stack, object = in(reg) object, note = in(reg) note, lid = const crate::LID,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            options(nostack),
+        );
+    }
+    done != 0
+}
+
+#[inline]
+pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [usize; 2], nr_places: usize) -> usize {
+    let nr_taken: usize;
+    // SAFETY: the caller's areas and buffer are valid; the buffer is his alone.
+    unsafe {
+        asm!(
+            begin!(),
+            "xor {nr:e}, {nr:e}",
+            part!(),
+            "add {at}, {stack}",
+            "mov {top}, qword ptr [{at}]",
+            "mov {to}, {room}",
+            "7: cmp {nr}, {nr_places}",
+            "je 8f",
+            "mov {word}, qword ptr [{top}]",
+            "test {word}, {word}",
+            "jz 8f",
+            "mov qword ptr [{to}], {word}",
+            "mov {word}, qword ptr [{top} + 8]",
+            "mov qword ptr [{to} + 8], {word}",
+            "add {to}, 16",
+            "sub {top}, 16",
+            "inc {nr}",
+            "jmp 7b",
+            "8:",
+            delay!(),
+            "mov qword ptr [{at}], {top}",
+            "3:",
+            area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, to = out(reg) _, nr = out(reg) nr_taken,
+            stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            options(nostack),
+        );
+    }
+    nr_taken
+}
+
+#[inline]
+pub(crate) unsafe fn push_many<const SHIFT: u32>(
+    stack: *mut Stack,
+    entries: *const [usize; 2],
+    nr_entries: usize,
+) -> usize {
+    let nr_put: usize;
+    // SAFETY: the caller's areas and entries are valid; places above the top are nobody's until the commit.
+    unsafe {
+        asm!(
+            begin!(),
+            "xor {nr:e}, {nr:e}",
+            part!(),
+            "add {at}, {stack}",
+            "mov {top}, qword ptr [{at}]",
+            "mov {from}, {entries}",
+            "7: cmp {nr}, {nr_entries}",
+            "je 8f",
+            "cmp qword ptr [{top} + 16], {lid}",
+            "je 8f",
+            "mov {word}, qword ptr [{from}]",
+            "mov qword ptr [{top} + 16], {word}",
+            "mov {word}, qword ptr [{from} + 8]",
+            "mov qword ptr [{top} + 24], {word}",
+            "add {from}, 16",
+            "add {top}, 16",
+            "inc {nr}",
+            "jmp 7b",
+            "8:",
+            delay!(),
+            "mov qword ptr [{at}], {top}",
+            "3:",
+            area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, from = out(reg) _, nr = out(reg) nr_put,
+            stack = in(reg) stack, entries = in(reg) entries, nr_entries = in(reg) nr_entries, lid = const crate::LID,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            options(nostack),
+        );
+    }
+    nr_put
+}
+
+#[inline(always)]
+pub(crate) unsafe fn compare_add<const SHIFT: u32>(
+    word: *mut TaggedWord,
+    guard: *mut u32,
+    tag: u32,
+    delta: i64,
+) -> bool {
+    let done: u32;
+    // SAFETY: the caller's areas are valid; the only store is the commit.
+    unsafe {
+        asm!(
+            begin!(),
+            "xor {done:e}, {done:e}",
+            part!(),
+            "cmp dword ptr [{guard} + {at}], 0",
+            "jne 3f",
+            "add {at}, {word}",
+            "mov {new}, qword ptr [{at}]",
+            "add {new}, {delta}",
+            "mov {found}, {new}",
+            "shr {found}, 32",
+            "cmp {found:e}, {tag:e}",
+            "jne 3f",
+            "cmp {new:e}, dword ptr [{at} + 8]",
+            "ja 3f",
+            "inc {done:e}",
+            delay!(),
+            "mov qword ptr [{at}], {new}",
+            "3:",
+            area = out(reg) _, at = out(reg) _, new = out(reg) _, found = out(reg) _, done = out(reg) done,
+            word = in(reg) word, guard = in(reg) guard, tag = in(reg) tag, delta = in(reg) delta,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            options(nostack),
+        );
+    }
+    done != 0
+}
+
+#[inline(always)]
+pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> bool {
+    let done: u32;
+    // SAFETY: the caller's areas are valid. The addition is one instruction, which is interrupted before or after.
+    unsafe {
+        asm!(
+            begin!(),
+            "xor {done:e}, {done:e}",
+            part!(),
+            "inc {done:e}",
+            delay!(),
+            "add qword ptr [{counter} + {at}], {delta}",
+            "3:",
+            area = out(reg) _, at = out(reg) _, done = out(reg) done, counter = in(reg) counter, delta = in(reg) delta,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            options(nostack),
+        );
+    }
+    done != 0
+}
+
+#[inline]
+pub(crate) unsafe fn exchange(word: *mut usize, cpu: u32, new: usize) -> Option<usize> {
+    let (done, old): (u32, usize);
+    // SAFETY: the caller's word is valid; the only store is the commit.
+    unsafe {
+        asm!(
+            begin!(),
+            "xor {done:e}, {done:e}",
+            "cmp {at:e}, {cpu:e}",
+            "jne 3f",
+            "mov {old}, qword ptr [{word}]",
+            "inc {done:e}",
+            delay!(),
+            "mov qword ptr [{word}], {new}",
+            "3:",
+            area = out(reg) _, at = out(reg) _, done = out(reg) done, old = out(reg) old,
+            word = in(reg) word, cpu = in(reg) cpu, new = in(reg) new, offset = sym OFFSET, delay = sym DELAY,
+            options(nostack),
+        );
+    }
+    (done != 0).then_some(old)
+}
+
+/// Offset of our own area from the thread pointer.
+#[inline(always)]
+pub(crate) fn own_offset() -> isize {
+    let offset;
+    // SAFETY: a load of a constant that the loader wrote.
+    unsafe {
+        asm!("mov {}, qword ptr [rip + objcg_rseq_area@GOTTPOFF]", out(reg) offset,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    offset
+}
+
+/// `(offset, size)` of libc's area; `None` if libc does not know rseq.
+pub(crate) fn libc_area() -> Option<(isize, u32)> {
+    let (offset, size): (*const isize, *const u32);
+    // SAFETY: loads of two addresses that the loader wrote; 0 for an absent symbol.
+    unsafe {
+        asm!("mov {}, qword ptr [rip + __rseq_offset@GOTPCREL]", "mov {}, qword ptr [rip + __rseq_size@GOTPCREL]",
+            out(reg) offset, out(reg) size, options(pure, nomem, nostack, preserves_flags));
+    }
+    if offset.is_null() || size.is_null() {
+        return None;
+    }
+    // SAFETY: libc's symbols are constants of these types from before the first instruction of ours.
+    let offset = unsafe { offset.read() };
+    // SAFETY: as above.
+    Some((offset, unsafe { size.read() }))
+}
+
+/// Reads the 32-bit word at an offset from the thread pointer.
+///
+/// # Safety
+/// The offset lies in the thread's static thread-local storage.
+#[inline(always)]
+pub(crate) unsafe fn thread_load(offset: isize) -> u32 {
+    let value;
+    // SAFETY: the caller vouches for the offset.
+    unsafe {
+        asm!("mov {:e}, dword ptr fs:[{}]", out(reg) value, in(reg) offset,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Writes the 32-bit word at an offset from the thread pointer.
+///
+/// # Safety
+/// As for [`thread_load`], and the word is ours to write.
+#[inline(always)]
+pub(crate) unsafe fn thread_store(offset: isize, value: u32) {
+    // SAFETY: the caller vouches for the offset.
+    unsafe { asm!("mov dword ptr fs:[{}], {:e}", in(reg) offset, in(reg) value, options(nostack, preserves_flags)) };
+}
+
+/// The address of the thread's static thread-local storage that offsets count from.
+pub(crate) fn thread_pointer() -> *mut u8 {
+    let pointer;
+    // SAFETY: the first word at the thread pointer is its own address, by the ABI.
+    unsafe { asm!("mov {}, qword ptr fs:[0]", out(reg) pointer, options(pure, readonly, nostack, preserves_flags)) };
+    pointer
+}
+
+/// A system call of four arguments.
+///
+/// # Safety
+/// As the system call demands.
+pub(crate) unsafe fn syscall(number: usize, arguments: [usize; 4]) -> isize {
+    let result;
+    // SAFETY: the caller vouches for the arguments; the kernel keeps all registers but these.
+    unsafe {
+        asm!("syscall", inlateout("rax") number => result, in("rdi") arguments[0], in("rsi") arguments[1],
+            in("rdx") arguments[2], in("r10") arguments[3], lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    result
+}
