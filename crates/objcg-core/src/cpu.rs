@@ -1,4 +1,4 @@
-//! CPUs: how many there can be, which one this is, and one slot of something for each.
+//! CPUs: how many there can be, which one this is, and data for each.
 //!
 //! The contract that the layers above build on, whichever arm serves it:
 //!
@@ -8,11 +8,20 @@
 //!   alone on a CPU, only on the slot's own atomicity.
 //! - A slot can be reached from another CPU (a drain, the lab's replay of a recorded CPU column); that costs more.
 //!
-//! This is the portable arm: a sheaf slot is behind a lock that only threads of the same CPU meet, a stock slot is one
-//! word changed by compare-exchange. Memory is bounded by CPUs, never by threads.
+//! There are two arms, and they never touch the same slot. Threads that are registered with the kernel ([`this_cpu`] is
+//! `Some`) use the `area`, by restartable sequences. The others (no rseq in the kernel or forbidden, a thread that is not
+//! registered yet, a CPU number above the count) use the *portable arm*: sheaves behind a lock that only threads of one CPU
+//! meet, stock words changed by compare-exchange. Memory is bounded by CPUs, never by threads.
+//!
+//! The thread's word, the current group, is here as well: static thread-local storage on the architectures that have rseq.
+
+mod area;
 
 use crate::os;
 use crate::sync::{AtomicUsize, Ordering};
+
+pub(crate) use area::{CpuWords, NR_WORDS, Stacks, Words, empty, fence, hold_for_fork, release_after_fork};
+pub(crate) use objcg_rseq::Entry;
 
 /// More CPUs than this share slots: ids fold onto the ones below.
 pub(crate) const MAX_CPUS: usize = 1024;
@@ -65,5 +74,62 @@ impl CpuId {
     #[must_use]
     pub fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// The CPU that this thread runs on, if its slots can be used by restartable sequences.
+#[inline]
+pub(crate) fn this_cpu() -> Option<CpuId> {
+    match objcg_rseq::current_cpu() {
+        Some(cpu) => Some(CpuId(cpu)),
+        None => this_cpu_slow(),
+    }
+}
+
+#[cold]
+fn this_cpu_slow() -> Option<CpuId> {
+    if !area::init() || !objcg_rseq::register_thread() {
+        return None;
+    }
+    // libc takes the thread's memory back after its end: the kernel must not write to it any more.
+    if objcg_rseq::registration() == objcg_rseq::Registration::Own && !os::at_thread_exit(unregister) {
+        objcg_rseq::unregister_thread();
+    }
+    objcg_rseq::current_cpu().map(CpuId)
+}
+
+extern "C" fn unregister(_: *mut core::ffi::c_void) {
+    objcg_rseq::unregister_thread();
+}
+
+/// This thread's word, 0 at first.
+#[inline(always)]
+pub(crate) fn thread_word() -> u32 {
+    word::get()
+}
+
+/// Replaces this thread's word; returns the one before.
+#[inline(always)]
+pub(crate) fn replace_thread_word(word: u32) -> u32 {
+    word::replace(word)
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod word {
+    pub(super) use objcg_rseq::{replace_thread_word as replace, thread_word as get};
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod word {
+    use crate::os::ThreadWord;
+
+    static WORD: ThreadWord = ThreadWord::new();
+
+    pub(super) fn get() -> u32 {
+        WORD.get()
+    }
+
+    pub(super) fn replace(word: u32) -> u32 {
+        WORD.replace(word)
     }
 }

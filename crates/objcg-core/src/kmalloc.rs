@@ -16,24 +16,11 @@ mod large;
 
 use core::ptr::NonNull;
 
-use crate::cpu::CpuId;
-use crate::hooks;
+use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageIdx, PageKind, page};
 use crate::report::die;
-use crate::size_class::{NR_CLASSES, SizeClass};
-use crate::slab::{Cache, SlabObject};
-
-static CACHES: [Cache; NR_CLASSES] = caches();
-
-const fn caches() -> [Cache; NR_CLASSES] {
-    let mut caches = [const { Cache::UNUSED }; NR_CLASSES];
-    let mut index = 0;
-    while index < NR_CLASSES {
-        caches[index] = Cache::for_class(SizeClass::from_index(index).size());
-        index += 1;
-    }
-    caches
-}
+use crate::size_class::SizeClass;
+use crate::slab::{Cache, SlabObject, caches};
 
 /// What an address that a user alleges to own was found to be.
 enum Found {
@@ -48,7 +35,7 @@ enum Found {
 #[must_use]
 pub fn alloc(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     match SizeClass::of_layout(nr_bytes, align) {
-        Some(class) => hooks::alloc(&CACHES[class.index()], CpuId::current()),
+        Some(class) => caches()[class.index()].alloc(),
         None => alloc_pages(nr_bytes, align).map(|pages| pages.address),
     }
 }
@@ -57,7 +44,7 @@ pub fn alloc(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
 #[must_use]
 pub fn alloc_zeroed(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let (address, zeroed) = match SizeClass::of_layout(nr_bytes, align) {
-        Some(class) => (hooks::alloc(&CACHES[class.index()], CpuId::current())?, false),
+        Some(class) => (caches()[class.index()].alloc()?, false),
         None => {
             let pages = alloc_pages(nr_bytes, align)?;
             (pages.address, pages.zeroed)
@@ -93,8 +80,17 @@ fn alloc_pages(nr_bytes: usize, align: usize) -> Option<Pages> {
 /// `address` came from this module, and nothing uses the memory any more.
 #[inline]
 pub unsafe fn free(address: NonNull<u8>) {
+    match SlabObject::find(address) {
+        Some(object) => Cache::free(&object),
+        None => free_pages(address),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn free_pages(address: NonNull<u8>) {
     match find(address) {
-        Found::Slab(object) => hooks::free(Cache::of_slab(object.page), CpuId::current(), &object),
+        Found::Slab(object) => Cache::free(&object),
         Found::Large(head) => large::free(head),
         Found::Huge => huge::free(address),
     }
@@ -111,7 +107,7 @@ pub unsafe fn usable_size(address: NonNull<u8>) -> usize {
 
 fn size_of_found(found: &Found, address: NonNull<u8>) -> usize {
     match found {
-        Found::Slab(object) => Cache::of_slab(object.page).size(),
+        Found::Slab(object) => object.cache.size(),
         Found::Large(head) => large::nr_bytes(*head),
         Found::Huge => huge::nr_bytes(address),
     }
@@ -126,9 +122,9 @@ fn size_of_found(found: &Found, address: NonNull<u8>) -> usize {
 pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let found = find(address);
     let in_place = match &found {
-        Found::Slab(object) => fits_in_place(Cache::of_slab(object.page).size(), nr_bytes, align).then_some(address),
+        Found::Slab(object) => fits_in_place(object.cache.size(), nr_bytes, align).then_some(address),
         Found::Large(head) => large::resize(*head, nr_bytes).then_some(address),
-        Found::Huge if align <= crate::os::PAGE_SIZE => huge::resize(address, nr_bytes),
+        Found::Huge if align <= PAGE_SIZE => huge::resize(address, nr_bytes),
         Found::Huge => None,
     };
     if in_place.is_some() {
@@ -153,11 +149,17 @@ fn fits_in_place(size: usize, nr_bytes: usize, align: usize) -> bool {
 }
 
 /// Looks an address up; aborts unless an object starts there.
-#[inline]
 fn find(address: NonNull<u8>) -> Found {
-    let Some(head) = page_alloc::head_of(address.as_ptr() as usize) else { return Found::Huge };
+    let addr = address.as_ptr() as usize;
+    let Some(of) = page_alloc::page_of(addr) else { return Found::Huge };
+    if let Some(object) = SlabObject::in_page(address, of) {
+        return Found::Slab(object);
+    }
+    if let Some(cache) = Cache::of_page(of) {
+        die!("{address:p}: not the start of an object of {} bytes", cache.size());
+    }
+    let head = page_alloc::head_of(addr, of);
     match page(head).kind() {
-        PageKind::Slab => Found::Slab(SlabObject::in_slab(address, head)),
         PageKind::Large if page_alloc::address(head) == address => Found::Large(head),
         kind => report_stranger(address, kind),
     }
@@ -181,18 +183,18 @@ pub(crate) fn for_each_huge(visit: impl FnMut(u32, usize)) {
 /// Empties the CPUs' sheaves of all size classes, gives empty slabs and free pages back to the operating system, and
 /// returns how many bytes of pages that were.
 pub fn trim() -> usize {
-    CACHES.iter().for_each(|cache| cache.shrink_to(0));
+    caches().iter().for_each(|cache| cache.shrink_to(0));
     page_alloc::release_all()
 }
 
 /// Takes the locks of this module for a `fork`.
 pub(crate) fn hold_for_fork() {
     huge::hold_for_fork();
-    CACHES.iter().for_each(Cache::hold_for_fork);
+    caches().iter().for_each(Cache::hold_for_fork);
 }
 
 /// Gives back what [`hold_for_fork`] took.
 pub(crate) fn release_after_fork() {
-    CACHES.iter().rev().for_each(Cache::release_after_fork);
+    caches().iter().rev().for_each(Cache::release_after_fork);
     huge::release_after_fork();
 }

@@ -6,12 +6,10 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::cpu::CpuId;
-use crate::hooks;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, PageKind, page};
 use crate::report::die;
 use crate::size_class::{MAX_SIZE, SlabGeometry};
-use crate::slab::{Cache, SlabObject};
+use crate::slab::{self, Cache, SlabObject};
 
 pub use crate::slab::CacheStat;
 
@@ -136,14 +134,14 @@ impl KmemCache {
     #[inline]
     #[must_use]
     pub fn alloc(&self) -> Option<NonNull<u8>> {
-        self.alloc_on(CpuId::current())
+        self.cache().alloc()
     }
 
-    /// The same through the sheaves and the stock of a given CPU.
+    /// The same through the sheaves of a given CPU, wherever this thread runs.
     #[inline]
     #[must_use]
     pub fn alloc_on(&self, cpu: CpuId) -> Option<NonNull<u8>> {
-        hooks::alloc(self.cache(), cpu)
+        self.cache().alloc_on(cpu)
     }
 
     /// Gives an object back; its price returns to whoever was charged for it. Aborts on an address that no object of
@@ -153,24 +151,26 @@ impl KmemCache {
     /// The object came from this cache, and nothing uses it any more.
     #[inline]
     pub unsafe fn free(&self, object: NonNull<u8>) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.free_on(CpuId::current(), object) };
+        Cache::free(&self.find(object));
     }
 
-    /// The same through the sheaves and the stock of a given CPU.
+    /// The same through the sheaves of a given CPU, wherever this thread runs.
     ///
     /// # Safety
     /// As for [`KmemCache::free`].
     #[inline]
     pub unsafe fn free_on(&self, cpu: CpuId, object: NonNull<u8>) {
-        let head = page_alloc::head_of(object.as_ptr() as usize);
-        let Some(slab) = head.filter(|head| page(*head).kind() == PageKind::Slab) else {
-            die!("{object:p}: freed to a cache, but not in a slab");
+        Cache::free_on(cpu, &self.find(object));
+    }
+
+    fn find(&self, object: NonNull<u8>) -> SlabObject {
+        let Some(found) = SlabObject::find(object) else {
+            die!("{object:p}: freed to a cache, but no object starts there");
         };
-        if !core::ptr::eq(Cache::of_slab(page(slab)), self.cache()) {
+        if !core::ptr::eq(found.cache, self.cache()) {
             die!("{object:p}: freed to another cache than its own");
         }
-        hooks::free(self.cache(), cpu, &SlabObject::in_slab(object, slab));
+        found
     }
 
     /// Bytes of an object, its alignment included.
@@ -202,11 +202,11 @@ impl Drop for KmemCache {
 /// Takes the locks of all typed caches for a `fork`.
 pub(crate) fn hold_for_fork() {
     Cache::hold_table_for_fork();
-    Cache::all_of_table().for_each(Cache::hold_for_fork);
+    slab::typed_caches().for_each(Cache::hold_for_fork);
 }
 
 /// Gives back what [`hold_for_fork`] took.
 pub(crate) fn release_after_fork() {
-    Cache::all_of_table().rev().for_each(Cache::release_after_fork);
+    slab::typed_caches().rev().for_each(Cache::release_after_fork);
     Cache::release_table_after_fork();
 }

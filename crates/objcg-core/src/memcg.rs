@@ -27,7 +27,7 @@ use crate::cpu::nr_cpus;
 use crate::sync::Ordering;
 use node::node;
 
-pub(crate) use charge::{charge_ahead, charge_object, note_peak, uncharge_object};
+pub(crate) use charge::{charge_ahead, charge_object, note_peak, set_discharge, uncharge_object};
 pub(crate) use current::current;
 pub use name::{Name, NameError};
 pub(crate) use walk::{group_bytes, leads_to, stock_bytes};
@@ -354,11 +354,9 @@ pub fn nr_vessels() -> usize {
     (charge::VESSELS.nr_used() as usize).saturating_sub(1)
 }
 
-/// The most bytes by which one group's usage can exceed what its objects and groups hold, because stocks hold them
-/// ready: CPUs × 128 KiB.
-#[must_use]
-pub fn stock_bound() -> u64 {
-    nr_cpus() as u64 * charge::MAX_KEEP
+/// The most bytes that stocks hold ready for one group: CPUs × 256 KiB.
+pub(crate) fn stock_bound() -> u64 {
+    nr_cpus() as u64 * charge::max_stock_bytes_of_one()
 }
 
 /// The most bytes that all stocks of one CPU can hold ready, for all groups together.

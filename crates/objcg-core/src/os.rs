@@ -6,9 +6,7 @@
 
 use core::ptr::{self, NonNull};
 
-use crate::sync::AtomicU32;
-#[cfg(not(feature = "std"))]
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("objcg runs on Linux only; `os.rs` is the page to port");
@@ -156,55 +154,79 @@ pub(crate) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: 
     unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) == 0 }
 }
 
-/// A 32-bit word of each thread, 0 at first, where there is no native thread-local.
-#[cfg(not(feature = "std"))]
-pub(crate) struct ThreadWord {
-    /// One more than the pthread key; 0 until the first word is set.
+/// A pthread key that is made when it is first set.
+struct ThreadKey {
+    /// One more than the key; 0 before.
     key: AtomicU32,
 }
 
-#[cfg(not(feature = "std"))]
+impl ThreadKey {
+    const fn new() -> Self {
+        ThreadKey { key: AtomicU32::new(0) }
+    }
+
+    /// This thread's value; null before it is set.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    fn get(&self) -> *const libc::c_void {
+        let Some(key) = self.key.load(Ordering::Acquire).checked_sub(1) else { return ptr::null() };
+        // SAFETY: the key was created and is never deleted.
+        unsafe { libc::pthread_getspecific(key) }
+    }
+
+    /// Sets this thread's value; `at_exit` is called with one that is not null when the thread ends. False without a key or
+    /// memory.
+    fn set(&self, value: *const libc::c_void, at_exit: Option<unsafe extern "C" fn(*mut libc::c_void)>) -> bool {
+        let Some(key) = self.key(at_exit) else { return false };
+        // SAFETY: the key was created and is never deleted.
+        unsafe { libc::pthread_setspecific(key, value) == 0 }
+    }
+
+    fn key(&self, at_exit: Option<unsafe extern "C" fn(*mut libc::c_void)>) -> Option<libc::pthread_key_t> {
+        if let Some(key) = self.key.load(Ordering::Acquire).checked_sub(1) {
+            return Some(key);
+        }
+        let mut key = 0;
+        // SAFETY: `key` is a valid, exclusive out-parameter.
+        if unsafe { libc::pthread_key_create(&raw mut key, at_exit) } != 0 {
+            return None;
+        }
+        match self.key.compare_exchange(0, key + 1, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Some(key),
+            Err(winner) => {
+                // SAFETY: this key was created here and shown to nobody.
+                unsafe { libc::pthread_key_delete(key) };
+                Some(winner - 1)
+            }
+        }
+    }
+}
+
+/// Has `at_exit` called when this thread ends, as late as pthread allows; false if it will not be. One function a process.
+pub(crate) fn at_thread_exit(at_exit: unsafe extern "C" fn(*mut libc::c_void)) -> bool {
+    static KEY: ThreadKey = ThreadKey::new();
+    KEY.set(ptr::without_provenance(1), Some(at_exit))
+}
+
+/// A 32-bit word of each thread, 0 at first, where there is no static thread-local storage of ours.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) struct ThreadWord(ThreadKey);
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 impl ThreadWord {
     pub(crate) const fn new() -> Self {
-        ThreadWord { key: AtomicU32::new(0) }
+        ThreadWord(ThreadKey::new())
     }
 
     pub(crate) fn get(&self) -> u32 {
-        let Some(key) = self.key.load(Ordering::Acquire).checked_sub(1) else { return 0 };
-        // SAFETY: the key was created and is never deleted.
-        unsafe { libc::pthread_getspecific(key) as usize as u32 }
+        self.0.get() as usize as u32
     }
 
     pub(crate) fn replace(&self, word: u32) -> u32 {
         let previous = self.get();
-        if word != previous {
-            let value = ptr::without_provenance::<libc::c_void>(word as usize);
-            // SAFETY: the key was created and is never deleted.
-            let status = unsafe { libc::pthread_setspecific(self.key(), value) };
-            if status != 0 {
-                crate::report::die!("no memory for a thread's current group");
-            }
+        if word != previous && !self.0.set(ptr::without_provenance(word as usize), None) {
+            crate::report::die!("no memory for a thread's current group");
         }
         previous
-    }
-
-    fn key(&self) -> libc::pthread_key_t {
-        if let Some(key) = self.key.load(Ordering::Acquire).checked_sub(1) {
-            return key;
-        }
-        let mut key = 0;
-        // SAFETY: `key` is a valid, exclusive out-parameter.
-        if unsafe { libc::pthread_key_create(&raw mut key, None) } != 0 {
-            crate::report::die!("no pthread key is left for the current group");
-        }
-        match self.key.compare_exchange(0, key + 1, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => key,
-            Err(winner) => {
-                // SAFETY: this key was created here and shown to nobody.
-                unsafe { libc::pthread_key_delete(key) };
-                winner - 1
-            }
-        }
     }
 }
 

@@ -48,6 +48,11 @@ impl Run {
         address(self.head)
     }
 
+    /// The descriptors of its pages.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = &'static Page> + use<> {
+        (self.head.0..self.head.0 + self.nr_pages).map(|idx| page(PageIdx(idx)))
+    }
+
     /// The run whose head this is; whoever asks must own it.
     pub(crate) fn of_head(head: PageIdx) -> Run {
         Run { head, nr_pages: page(head).nr_pages(), zeroed: false }
@@ -301,6 +306,12 @@ pub(crate) fn mark_tails(run: &Run) {
     }
 }
 
+/// Turns a slab back into a run of the engine's; a walk that is reading it is waited for.
+pub(crate) fn retract_slab(run: &Run) {
+    let _pages = PAGES.lock();
+    run.page().set_kind(PageKind::Engine);
+}
+
 /// Turns a run of the engine's into a slab, once its descriptor is complete.
 pub(crate) fn publish_slab(head: PageIdx) {
     // Under the lock, which a walk holds.
@@ -336,16 +347,21 @@ fn release_memory(run: PageIdx, nr_pages: u32) -> bool {
     region::release(run, nr_pages)
 }
 
-/// The head of the run that an address lies in. Aborts when the address is not in any run that was handed out.
-#[inline]
-pub(crate) fn head_of(addr: usize) -> Option<PageIdx> {
-    let idx = index_of(addr)?;
-    let head = page(idx).head();
+/// The descriptor of the page that an address lies in, if it lies in the region.
+#[inline(always)]
+pub(crate) fn page_of(addr: usize) -> Option<&'static Page> {
+    index_of(addr).map(page)
+}
+
+/// The head of the run that a page is in. Aborts when the page, that of `addr`, is not in any run that was handed out.
+pub(crate) fn head_of(addr: usize, of: &Page) -> PageIdx {
+    let head = of.head();
     let run = page(head);
-    if idx.0.wrapping_sub(head.0) >= run.nr_pages() {
+    let past_start = addr.wrapping_sub(address(head).as_ptr() as usize);
+    if past_start >= run.nr_pages() as usize * PAGE_SIZE {
         die!("{addr:#x}: not the address of an object");
     }
-    Some(head)
+    head
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Slabs: runs of pages cut into objects of one cache, shared by all groups.
 //!
 //! Key types: [`Cache`] (all slabs of one size), [`SlabObject`] (an address that was looked up), `Sheaf` (a CPU's array of
-//! free objects), `Barn` (the store of sheaves). Below: `page_alloc`. This side knows nothing of groups; the owner vector
-//! is only memory here, what is in it is the business of `hooks`.
+//! free objects), `Barn` (the store of sheaves). Below: `page_alloc`, and `hooks`, which charges: this side only says when an
+//! object changes hands.
 //!
 //! # Slab states
 //!
@@ -12,8 +12,8 @@
 //! | full | 0 | none | an object comes back → partial |
 //! | empty | n | `empty`, at most `keep_empty` | an object is taken → partial; trimmed → gone |
 //!
-//! A free object is in exactly one place: its slab's bitmap, a sheaf in a CPU's slot, or a sheaf in the barn. Slabs see
-//! objects in sheaves as taken.
+//! A free object is in exactly one place: its slab's bitmap, a sheaf of a CPU, or a sheaf in the barn. Slabs see objects in
+//! sheaves as taken. In a sheaf an object keeps its charge (`in_kind`), in its slab it has none.
 //!
 //! # Lock order
 //!
@@ -25,6 +25,7 @@ mod barn;
 mod cache;
 mod cpu_sheaves;
 mod free_bits;
+mod in_kind;
 mod lists;
 mod meta;
 mod obj_exts;
@@ -32,81 +33,123 @@ mod sheaf;
 
 use core::ptr::NonNull;
 
-use crate::page_alloc::{self, Page, PageIdx, page};
+use crate::os::PAGE_SIZE;
+use crate::page_alloc::{self, Page, PageIdx};
+use crate::size_class::{NR_CLASSES, SizeClass};
 use crate::report::die;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 
 pub(crate) use cache::Cache;
 pub use cache::CacheStat;
+pub(crate) use in_kind::{Members, bound as in_kind_bound};
 pub(crate) use meta::caches_for_fork;
+use sheaf::FreeObject;
+
+/// The caches of the size classes.
+static CACHES: [Cache; NR_CLASSES] = {
+    let mut caches = [const { Cache::UNUSED }; NR_CLASSES];
+    let mut index = 0;
+    while index < NR_CLASSES {
+        caches[index] = Cache::for_class(SizeClass::from_index(index));
+        index += 1;
+    }
+    caches
+};
+
+/// The caches of the size classes.
+pub(crate) fn caches() -> &'static [Cache; NR_CLASSES] {
+    &CACHES
+}
+
+/// Every typed cache, those that are not in use among them: their locks are free, their lists empty.
+pub(crate) fn typed_caches() -> impl DoubleEndedIterator<Item = &'static Cache> {
+    Cache::all_of_table()
+}
 
 /// An object's address that was looked up and found to be the start of an object of a slab.
+#[derive(Clone, Copy)]
 pub(crate) struct SlabObject {
     pub(crate) address: NonNull<u8>,
-    pub(crate) page: &'static Page,
-    slab: PageIdx,
+    pub(crate) cache: &'static Cache,
+    /// The descriptor of the page that the object starts in.
+    page: &'static Page,
     obj_idx: u32,
 }
 
 impl SlabObject {
+    /// Looks an address up; `None` unless an object starts there.
+    #[inline(always)]
+    pub(crate) fn find(address: NonNull<u8>) -> Option<SlabObject> {
+        SlabObject::in_page(address, page_alloc::page_of(address.as_ptr() as usize)?)
+    }
+
+    /// The same, for an address in this page.
+    #[inline(always)]
+    pub(crate) fn in_page(address: NonNull<u8>, page: &'static Page) -> Option<SlabObject> {
+        let cache = Cache::of_page(page)?;
+        let in_page = address.as_ptr() as usize % PAGE_SIZE;
+        let obj_idx = cache.obj_idx(page.offset.load(Ordering::Relaxed) as usize + in_page)?;
+        Some(SlabObject { address, cache, page, obj_idx })
+    }
+
     /// Looks up an object that the engine itself handed out or holds.
-    pub(crate) fn of(address: NonNull<u8>) -> SlabObject {
-        match page_alloc::head_of(address.as_ptr() as usize) {
-            Some(slab) => SlabObject::in_slab(address, slab),
-            None => die!("{address:p}: a free list leads out of the heap"),
+    fn of(address: NonNull<u8>) -> SlabObject {
+        match SlabObject::find(address) {
+            Some(object) => object,
+            None => die!("{address:p}: a free list leads to what is no object"),
         }
     }
 
-    /// Looks up an address whose page belongs to the slab with this head; aborts unless an object starts there.
-    #[inline]
-    pub(crate) fn in_slab(address: NonNull<u8>, slab: PageIdx) -> SlabObject {
-        let head = page(slab);
-        let offset = address.as_ptr() as usize - page_alloc::address(slab).as_ptr() as usize;
-        match Cache::of_slab(head).obj_idx(offset) {
-            Some(obj_idx) => SlabObject { address, page: head, slab, obj_idx },
-            None => die!("{address:p}: not the start of an object of {} bytes", Cache::of_slab(head).size()),
-        }
+    /// The first page of the object's slab.
+    fn slab(&self) -> PageIdx {
+        self.page.head()
     }
 
-    /// The object's owner id, if its slab has owners.
-    #[inline]
-    pub(crate) fn owner(&self) -> Option<&'static AtomicU32> {
+    /// The object's owner word, if its page has the slab's owner vector.
+    #[inline(always)]
+    fn owner(&self) -> Option<&'static AtomicU32> {
         let vector = obj_exts::load(&self.page.obj_exts)?;
         Some(self.owner_in(vector))
     }
 
-    /// The object's owner id in its slab's vector.
-    #[inline]
-    pub(crate) fn owner_in(&self, vector: NonNull<AtomicU32>) -> &'static AtomicU32 {
-        // SAFETY: the slab's cache made the vector with an id for each of its objects; it stays until the slab is
-        // destroyed, which this live object prevents.
-        let owners = unsafe { obj_exts::owners(vector, Cache::of_slab(self.page).nr_objects()) };
-        &owners[self.obj_idx as usize]
+    /// The object's owner word in its slab's vector.
+    #[inline(always)]
+    fn owner_in(&self, vector: NonNull<AtomicU32>) -> &'static AtomicU32 {
+        // SAFETY: the slab's cache made the vector with a word for each of its objects,
+        let word = unsafe { vector.add(self.obj_idx as usize) };
+        // SAFETY: and it stays until the slab is destroyed, which this object prevents.
+        unsafe { word.as_ref() }
     }
 
-    /// What a free object's first word holds while it waits in a sheaf: its address, scrambled, so that the word of a
-    /// live object is this by chance only once in 2^64.
+    /// The object as it goes into a sheaf.
+    #[inline(always)]
+    fn into_free(self) -> FreeObject {
+        FreeObject::new(self.address, self.owner())
+    }
+
+    /// What a free object's first word holds while it waits in a sheaf: its address, scrambled by an address that differs from
+    /// run to run. A live object that holds this by chance or design only costs a search.
+    #[inline(always)]
     fn mark_of(address: NonNull<u8>) -> u64 {
         static SALT: u8 = 0;
-        // The address of a static differs from run to run.
-        (address.as_ptr() as u64 ^ (&raw const SALT) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        !(address.as_ptr() as u64 ^ (&raw const SALT) as u64)
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_marked(&self) -> bool {
         // SAFETY: every object has at least 8 bytes, is aligned to 8, and is the engine's from here on. Volatile: the
         // user may have left the bytes uninitialised, any value will do.
         unsafe { self.address.cast::<u64>().read_volatile() == Self::mark_of(self.address) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn mark(&self) {
         // SAFETY: as in `is_marked`.
         unsafe { self.address.cast::<u64>().write(Self::mark_of(self.address)) };
     }
 
     /// Removes the mark of an object that is handed out.
-    #[inline]
+    #[inline(always)]
     fn clear_mark(address: NonNull<u8>) {
         // SAFETY: the object was just taken out of a sheaf, so it is the engine's; it has at least 8 aligned bytes.
         unsafe { address.cast::<u64>().write(0) };
@@ -115,7 +158,7 @@ impl SlabObject {
     #[cold]
     #[inline(never)]
     fn report_double_free(&self) -> ! {
-        die!("{:p}: double free of an object of {} bytes", self.address, Cache::of_slab(self.page).size())
+        die!("{:p}: double free of an object of {} bytes", self.address, self.cache.size())
     }
 }
 
@@ -126,5 +169,5 @@ pub(crate) fn owners_of_slab(head: &Page) -> Option<&[AtomicU32]> {
     let vector: &AtomicPtr<AtomicU32> = &head.obj_exts;
     let vector = NonNull::new(vector.load(Ordering::Acquire))?;
     // SAFETY: the page lock keeps the slab, and its vector is freed only after the slab.
-    Some(unsafe { obj_exts::owners(vector, Cache::of_slab(head).nr_objects()) })
+    Some(unsafe { obj_exts::owners(vector, Cache::of_page(head)?.nr_objects()) })
 }

@@ -6,10 +6,10 @@
 
 use crate::hooks::OWNER_BYTES;
 use crate::kmalloc;
-use crate::memcg::{self, Memcg, ROOT_VESSEL};
+use crate::memcg::{self, Memcg};
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageKind, PageStat};
-use crate::slab::{self, Cache};
+use crate::slab::{self, Cache, Members};
 use crate::sync::Ordering;
 
 /// What is charged to a group and its descendants, in objects and bytes. Exact at a quiet point.
@@ -40,15 +40,17 @@ impl MemcgStat {
 }
 
 impl Memcg {
-    /// Looks at everything that is charged to the group and its descendants; all zero for a deleted group. Linear in the
-    /// heap, not in the group.
+    /// Drains the group, then looks at everything that is charged to it and its descendants; all zero for a deleted group.
+    /// Linear in the heap, not in the group.
     #[must_use]
     pub fn stat(&self) -> MemcgStat {
         let mut stat = MemcgStat::default();
         if self.is_deleted() {
             return stat;
         }
-        let mut members = Members { top: self.id(), last: (ROOT_VESSEL, false) };
+        // Free objects that wait with their charge would look like live ones.
+        self.drain();
+        let mut members = Members::of(self.id());
         page_alloc::for_each_object_run(|_, head| match head.kind() {
             PageKind::Large => {
                 if members.contain(head.owner.load(Ordering::Relaxed)) {
@@ -60,7 +62,7 @@ impl Memcg {
                 let owners = slab::owners_of_slab(head).unwrap_or_default();
                 let nr_objects = owners.iter().filter(|owner| members.contain(owner.load(Ordering::Relaxed))).count();
                 stat.slab_objects += nr_objects as u64;
-                stat.slab_bytes += (nr_objects * Cache::of_slab(head).size()) as u64;
+                stat.slab_bytes += (nr_objects * Cache::of_page(head).map_or(0, Cache::size)) as u64;
             }
         });
         kmalloc::for_each_huge(|owner, nr_bytes| {
@@ -76,22 +78,11 @@ impl Memcg {
     }
 }
 
-/// Which owners belong to a subtree; neighbours tend to have the same owner, so the last answer is kept.
-struct Members {
-    top: u32,
-    last: (u32, bool),
-}
-
-impl Members {
-    fn contain(&mut self, owner: u32) -> bool {
-        if owner == ROOT_VESSEL {
-            return false;
-        }
-        if self.last.0 != owner {
-            self.last = (owner, memcg::leads_to(owner, self.top));
-        }
-        self.last.1
-    }
+/// The most bytes by which one group's usage can exceed what its objects and groups hold, because stocks hold bytes ready and
+/// sheaves hold free objects with their charge. [`Memcg::drain`] gives both back.
+#[must_use]
+pub fn stock_bound() -> u64 {
+    memcg::stock_bound() + slab::in_kind_bound()
 }
 
 /// The page layer's figures: what the engine holds of the operating system.

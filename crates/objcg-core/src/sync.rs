@@ -10,6 +10,4 @@ pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, A
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-#[cfg(all(feature = "std", not(loom)))]
-pub(crate) use core::cell::Cell;
-pub(crate) use lock::Lock;
+pub(crate) use lock::{Guard, Lock};

@@ -41,4 +41,5 @@ mod memcg;
 
 pub use global::Objcg;
 pub use memcg::{CreateError, DeleteError, Entered, Events, LimitError, Memcg, MemcgStat, NameError, Refused};
-pub use objcg_core::memcg::{nr_dying, nr_groups, nr_vessels, stock_bound};
+pub use objcg_core::memcg::{nr_dying, nr_groups, nr_vessels};
+pub use objcg_core::stat::stock_bound;

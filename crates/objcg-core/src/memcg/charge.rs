@@ -7,13 +7,13 @@
 
 use super::node::{ROOT, node};
 use super::objcg::{Owed, Target, Vessels};
-use super::stock::{NR_SLOTS, StockSlot};
-use super::stocks::{self, slot};
-use super::tree;
-use super::{ROOT_VESSEL, Refused};
-use crate::cpu::{CpuId, nr_cpus};
+use super::stock::NR_SLOTS;
+use super::stocks;
+use super::walk::leads_to;
+use super::{ROOT_VESSEL, Refused, tree};
+use crate::cpu::nr_cpus;
 use crate::report::die;
-use crate::sync::Ordering;
+use crate::sync::{Lock, Ordering};
 
 /// The smallest and the largest batch that is charged ahead, in bytes.
 const MIN_BATCH: u64 = 4 << 10;
@@ -22,59 +22,61 @@ const MAX_BATCH: u64 = 64 << 10;
 const USAGE_SHARE: u64 = 16;
 /// and all CPUs' batches together at most this share of the smallest limit above it.
 const LIMIT_SHARE: u64 = 32;
+/// A CPU has a stock on each arm: for threads with rseq, and for those without.
+const NR_ARMS: u64 = 2;
 /// The most bytes that one stock word keeps: two batches.
 pub(crate) const MAX_KEEP: u64 = 2 * MAX_BATCH;
 
 pub(super) static VESSELS: Vessels = Vessels::new();
 
+/// What takes charged bytes back from where the slab side keeps them: free objects that wait with their charge.
+static KEPT_IN_KIND: Lock<Option<fn(u32)>> = Lock::new(None);
+
+/// Has `discharge` called by drains, with a group: it gives back what the slab side keeps charged to the group and its
+/// descendants. Called under no lock.
+pub(crate) fn set_discharge(discharge: fn(u32)) {
+    *KEPT_IN_KIND.lock() = Some(discharge);
+}
+
 /// Charges `nr_bytes` to a vessel's group. Returns the vessel that was charged: the same, or where it leads to after its
 /// group was deleted. [`credit`] takes the bytes back.
 #[inline]
-pub(crate) fn charge(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+pub(crate) fn charge(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
     if let Ok(small) = u32::try_from(nr_bytes)
-        && slot(cpu, vessel).is_some_and(|stock| stock.consume(vessel, small))
+        && stocks::consume(vessel, small)
     {
         return Ok(vessel);
     }
-    charge_slow(cpu, vessel, nr_bytes)
+    charge_slow(vessel, nr_bytes)
 }
 
 /// Charges an object to the group that a vessel leads to. Returns its owner: [`ROOT_VESSEL`] where the path ends at the
 /// root, whose objects are not counted.
 #[inline]
-pub(crate) fn charge_object(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
-    let owner = charge(cpu, vessel, nr_bytes)?;
+pub(crate) fn charge_object(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+    let owner = charge(vessel, nr_bytes)?;
     if owner == ROOT_VESSEL {
-        credit(cpu, owner, nr_bytes);
+        credit(owner, nr_bytes);
     }
     Ok(owner)
 }
 
 /// Takes an object's price back from its owner.
 #[inline]
-pub(crate) fn uncharge_object(cpu: CpuId, owner: u32, nr_bytes: u64) {
+pub(crate) fn uncharge_object(owner: u32, nr_bytes: u64) {
     if owner != ROOT_VESSEL {
-        credit(cpu, owner, nr_bytes);
+        credit(owner, nr_bytes);
     }
 }
 
 /// Takes back bytes that were charged to `vessel` and are still counted there.
 #[inline]
-pub(crate) fn credit(cpu: CpuId, vessel: u32, nr_bytes: u64) {
-    if let Some(excess) = refill(cpu, vessel, nr_bytes) {
-        give_back(excess);
+pub(crate) fn credit(vessel: u32, nr_bytes: u64) {
+    if nr_bytes > MAX_KEEP {
+        return give_back(Owed { vessel, nr_bytes });
     }
-}
-
-/// Puts bytes into the stock; returns what has to be given back instead.
-#[inline]
-fn refill(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Option<Owed> {
-    match slot(cpu, vessel) {
-        Some(stock) if nr_bytes <= MAX_KEEP => {
-            stock.refill(vessel, nr_bytes as u32, VESSELS.keep(vessel)).map(Owed::from)
-        }
-        _ => Some(Owed { vessel, nr_bytes }),
-    }
+    let displaced = stocks::refill(vessel, nr_bytes as u32, || VESSELS.keep(vessel));
+    displaced.into_iter().flatten().for_each(|residue| give_back(Owed::from(residue)));
 }
 
 /// Gives bytes back to their vessel's group, and then the memory of each vessel that this has freed to where it led.
@@ -93,37 +95,37 @@ fn give_back(owed: Owed) {
 
 #[cold]
 #[inline(never)]
-fn charge_slow(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+fn charge_slow(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
     // A guard that was leaked outlives its group and its vessel: such a thread is in the root.
     let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
-    let live = charge_pinned(cpu, &group, nr_bytes)?;
+    let live = charge_pinned(&group, nr_bytes)?;
     note_peak_up(group.idx);
     Ok(live)
 }
 
 /// Charges pages that are still to be had. The peak is raised by [`note_peak`] once they are there: I8.
-pub(crate) fn charge_ahead(cpu: CpuId, vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+pub(crate) fn charge_ahead(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
     let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
-    let owner = charge_pinned(cpu, &group, nr_bytes)?;
+    let owner = charge_pinned(&group, nr_bytes)?;
     drop(group);
     if owner == ROOT_VESSEL {
-        credit(cpu, owner, nr_bytes);
+        credit(owner, nr_bytes);
     }
     Ok(owner)
 }
 
-fn charge_pinned(cpu: CpuId, group: &PinnedNode, nr_bytes: u64) -> Result<u32, Refused> {
+fn charge_pinned(group: &PinnedNode, nr_bytes: u64) -> Result<u32, Refused> {
     let live = node(group.idx).objcg.load(Ordering::Relaxed);
     if let Ok(small) = u32::try_from(nr_bytes)
-        && slot(cpu, live).is_some_and(|stock| stock.consume(live, small))
+        && stocks::consume(live, small)
     {
         return Ok(live);
     }
     let batch = batch(group.idx);
     VESSELS.set_keep(live, 2 * batch as u32);
-    if nr_bytes < batch && slot(cpu, live).is_some() && charge_up(group.idx, batch).is_ok() {
+    if nr_bytes < batch && stocks::have_stock() && charge_up(group.idx, batch).is_ok() {
         VESSELS.note_charge(live, batch);
-        credit(cpu, live, batch - nr_bytes);
+        credit(live, batch - nr_bytes);
         return Ok(live);
     }
     charge_exactly(group.idx, nr_bytes)?;
@@ -198,21 +200,18 @@ fn batch(group: u32) -> u64 {
     by_use.min(smallest_max / (LIMIT_SHARE * nr_cpus() as u64))
 }
 
-/// Gives back what all CPUs' stocks hold for a group and its descendants.
+/// Gives back what all CPUs' stocks hold for a group and its descendants, and what free objects keep charged to them.
 pub(super) fn drain_subtree(top: u32) {
-    let in_subtree =
-        |vessel| PinnedNode::of_vessel(vessel).is_some_and(|group| ancestors(group.idx).any(|at| at == top));
-    stocks::for_each(|stock| {
-        if let Some(residue) = stock.drain_if(in_subtree) {
-            give_back(Owed::from(residue));
-        }
-    });
+    let discharge = *KEPT_IN_KIND.lock();
+    if let Some(discharge) = discharge {
+        discharge(top);
+    }
+    stocks::drain(|vessel| leads_to(vessel, top), |residue| give_back(Owed::from(residue)));
 }
 
 /// Gives back what this CPU's stock holds for a vessel.
 pub(super) fn drain_here(vessel: u32) {
-    let residue = slot(CpuId::current(), vessel).and_then(|stock| stock.drain_if(|id| id == vessel));
-    if let Some(residue) = residue {
+    if let Some(residue) = stocks::drain_here(vessel) {
         give_back(Owed::from(residue));
     }
 }
@@ -264,7 +263,10 @@ impl Drop for PinnedNode {
 
 /// Bytes that stocks hold per CPU at most.
 pub(crate) const fn max_stock_bytes_per_cpu() -> u64 {
-    NR_SLOTS as u64 * MAX_KEEP
+    NR_ARMS * NR_SLOTS as u64 * MAX_KEEP
 }
 
-const _: () = assert!(size_of::<StockSlot>() == 8);
+/// Bytes that the stocks of one CPU hold for one vessel at most.
+pub(crate) const fn max_stock_bytes_of_one() -> u64 {
+    NR_ARMS * MAX_KEEP
+}

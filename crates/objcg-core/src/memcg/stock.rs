@@ -1,11 +1,8 @@
 //! Stocks: bytes that are already charged, cached on a CPU and waiting to be handed to objects.
 //!
-//! Each CPU has a direct-mapped table of 64-bit words {vessel id, bytes}. Consuming and refilling change one word, so a
-//! drain from another CPU needs no lock: it swaps the word for 0. Bytes in a stock are charged to their vessel, which
-//! lives as long as any are, so an id in a word with bytes is never a stranger's.
-//!
-//! One CPU holds at most [`NR_SLOTS`] × [`super::MAX_KEEP`] bytes; for one group all CPUs together hold at most
-//! CPUs × [`super::MAX_KEEP`]. That is the bound of I1.
+//! Each CPU has a direct-mapped table of 64-bit words {vessel id, bytes}. Consuming and refilling change one word. Bytes
+//! in a stock are charged to their vessel, which lives as long as any are, so an id in a word with bytes is never a
+//! stranger's. This file has the words and the portable arm's operations on them; `stocks` has the tables.
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -27,12 +24,12 @@ pub(crate) struct Residue {
 }
 
 impl Residue {
-    fn from_word(word: u64) -> Option<Residue> {
+    pub(super) fn from_word(word: u64) -> Option<Residue> {
         let nr_bytes = word as u32;
         (nr_bytes > 0).then_some(Residue { vessel: (word >> ID_SHIFT) as u32, nr_bytes })
     }
 
-    fn word(self) -> u64 {
+    pub(super) fn word(self) -> u64 {
         if self.nr_bytes == 0 { 0 } else { (u64::from(self.vessel) << ID_SHIFT) | u64::from(self.nr_bytes) }
     }
 }
@@ -62,14 +59,8 @@ impl StockSlot {
     pub(crate) fn refill(&self, vessel: u32, nr_bytes: u32, keep: u32) -> Option<Residue> {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
-            let (kept, excess) = match Residue::from_word(word) {
-                // What may not be kept does not displace another's bytes either.
-                Some(stock) if stock.vessel != vessel && nr_bytes > keep => {
-                    return Some(Residue { vessel, nr_bytes });
-                }
-                Some(stock) if stock.vessel != vessel => (nr_bytes, Some(stock)),
-                Some(stock) => split(vessel, stock.nr_bytes, nr_bytes, keep),
-                None => split(vessel, 0, nr_bytes, keep),
+            let Some((kept, excess)) = after_refill(Residue::from_word(word), vessel, nr_bytes, keep) else {
+                return Some(Residue { vessel, nr_bytes });
             };
             match self.exchange(word, Residue { vessel, nr_bytes: kept }.word()) {
                 Ok(()) => return excess,
@@ -94,6 +85,22 @@ impl StockSlot {
 
     fn exchange(&self, old: u64, new: u64) -> Result<(), u64> {
         self.0.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).map(|_| ())
+    }
+}
+
+/// What a word keeps, and what goes back instead, when `nr_bytes` of `vessel` come to one that holds `found`; `None` if it
+/// stays as it is: what may not be kept does not displace another's bytes.
+pub(super) fn after_refill(
+    found: Option<Residue>,
+    vessel: u32,
+    nr_bytes: u32,
+    keep: u32,
+) -> Option<(u32, Option<Residue>)> {
+    match found {
+        Some(other) if other.vessel != vessel && nr_bytes > keep => None,
+        Some(other) if other.vessel != vessel => Some((nr_bytes, Some(other))),
+        Some(same) => Some(split(vessel, same.nr_bytes, nr_bytes, keep)),
+        None => Some(split(vessel, 0, nr_bytes, keep)),
     }
 }
 

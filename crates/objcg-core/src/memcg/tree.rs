@@ -19,7 +19,7 @@ use super::name::Name;
 use super::node::{NODES, Node, ROOT, node, node_bytes};
 use super::objcg::VESSEL_BYTES;
 use super::{CreateError, DeleteError, stocks};
-use crate::cpu::CpuId;
+use crate::cpu;
 use crate::sync::{AtomicU32, Lock, Ordering};
 
 struct Tree {
@@ -66,13 +66,12 @@ pub(super) fn create(parent: u32, name: &Name) -> Result<u32, CreateError> {
     check(&TREE.lock(), parent, name)?;
     let vessel = load(&node(parent).objcg);
     let nr_bytes = node_bytes(name) + VESSEL_BYTES;
-    let cpu = CpuId::current();
     // A group's own memory is its parent's, before it is taken. Limits may refuse it, so no lock is held.
-    let charged = charge::charge(cpu, vessel, nr_bytes).map_err(CreateError::Limit)?;
+    let charged = charge::charge(vessel, nr_bytes).map_err(CreateError::Limit)?;
     let mut tree = TREE.lock();
     let created = check(&tree, parent, name).and_then(|()| insert(&mut tree, parent, name));
     drop(tree);
-    created.inspect_err(|_| credit(cpu, charged, nr_bytes))
+    created.inspect_err(|_| credit(charged, nr_bytes))
 }
 
 fn check(tree: &Tree, parent: u32, name: &Name) -> Result<(), CreateError> {
@@ -180,7 +179,7 @@ fn after_kill(idx: u32) -> u32 {
     let dead = node(idx);
     charge::drain_here(load(&dead.objcg));
     let parent = load(&dead.parent);
-    credit(CpuId::current(), load(&node(parent).objcg), node_bytes(&dead.name()));
+    credit(load(&node(parent).objcg), node_bytes(&dead.name()));
     parent
 }
 
@@ -230,7 +229,7 @@ pub(super) fn unpin(idx: u32) {
         released.drop_name();
         NODES.free(at);
         if let Some(owed) = freed {
-            credit(CpuId::current(), owed.vessel, owed.nr_bytes);
+            credit(owed.vessel, owed.nr_bytes);
         }
         at = parent;
     }
@@ -287,6 +286,7 @@ pub(super) fn nr_groups() -> usize {
 
 pub(super) fn hold_for_fork() {
     TREE.hold_for_fork();
+    cpu::hold_for_fork();
     VESSELS.hold_for_fork();
     super::node::hold_for_fork();
 }
@@ -294,5 +294,6 @@ pub(super) fn hold_for_fork() {
 pub(super) fn release_after_fork() {
     super::node::release_after_fork();
     VESSELS.release_after_fork();
+    cpu::release_after_fork();
     TREE.force_unlock();
 }

@@ -50,13 +50,6 @@ pub(crate) fn group_bytes(top: u32) -> u64 {
 
 /// Bytes that stocks hold for the group and its descendants.
 pub(crate) fn stock_bytes(top: u32) -> u64 {
-    let mut nr_bytes = 0;
-    stocks::for_each(|stock| {
-        if let Some(residue) = stock.peek()
-            && leads_to(residue.vessel, top)
-        {
-            nr_bytes += u64::from(residue.nr_bytes);
-        }
-    });
-    nr_bytes
+    let mine = stocks::residues().filter(|residue| leads_to(residue.vessel, top));
+    mine.map(|residue| u64::from(residue.nr_bytes)).sum()
 }

@@ -2,7 +2,8 @@
 //!
 //! Descriptors are type-stable: once committed they stay mapped and are only ever this type, so a `&'static Page` is
 //! always sound to hold. Every field is an atomic; which lock or owner makes a value meaningful is said per field.
-//! Only a run's first descriptor (its *head*) is complete; the others lead to it through `head`.
+//! Only a run's first descriptor (its *head*) is complete; the others lead to it through `head`. But all pages of a slab
+//! have what a free needs: the cache, the owner vector, and how far they are from the slab's start.
 
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -58,7 +59,7 @@ impl PageIdx {
     }
 }
 
-/// Sums to one cache line: 16 (kind, run) + 24 (slab pointers) + 12 (links) + 4 (owner) + 8 (slab counts).
+/// Sums to one cache line: 16 (kind, run) + 24 (slab pointers) + 12 (links) + 4 (owner) + 8 (slab counts and offset).
 #[repr(C, align(64))]
 pub(crate) struct Page {
     /// Written under the page lock.
@@ -72,16 +73,19 @@ pub(crate) struct Page {
     nr_pages: AtomicU32,
     /// A large object's owner: the vessel that was charged, or 0. By the object's owner.
     pub(crate) owner: AtomicU32,
-    /// A slab's cache. Set before the slab is published.
+    /// A slab's cache, in each of its pages; null in all others. Set before the slab is published, cleared before its pages
+    /// are given back.
     pub(crate) cache: AtomicPtr<u8>,
-    /// A slab's owner vector, or null. Installed once by compare-exchange, taken when the slab is destroyed.
+    /// A slab's owner vector, or null. Installed in the head once by compare-exchange, then copied to the other pages by
+    /// whoever wants to use it; taken when the slab is destroyed.
     pub(crate) obj_exts: AtomicPtr<AtomicU32>,
     /// A slab's free objects, a bit each: the bits themselves up to 64 objects, else the address of the words. Under the
     /// cache's lock.
     pub(crate) free_bits: AtomicU64,
     /// Free objects of a slab. Under the cache's lock.
     pub(crate) nr_free: AtomicU32,
-    _spare: AtomicU32,
+    /// Bytes from the start of a slab to this page of it. Set with `cache`.
+    pub(crate) offset: AtomicU32,
     /// Links of the heap that the run is in. Under the lock of the heap's owner.
     pub(super) child: AtomicU32,
     pub(super) next: AtomicU32,

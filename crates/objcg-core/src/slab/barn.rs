@@ -66,6 +66,12 @@ impl<S> Barn<S> {
         self.shelves.lock().full.items.iter().flatten().any(&mut test)
     }
 
+    /// Visits the full sheaves.
+    #[cfg(not(loom))]
+    pub(super) fn for_each_full(&self, visit: impl FnMut(&S)) {
+        self.shelves.lock().full.items.iter().flatten().for_each(visit);
+    }
+
     #[cfg(not(loom))]
     pub(super) fn hold_for_fork(&self) {
         self.shelves.hold_for_fork();

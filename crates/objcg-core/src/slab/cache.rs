@@ -9,15 +9,17 @@
 use super::barn::Barn;
 use super::cpu_sheaves::CpuSheaves;
 use super::lists::SlabLists;
+use core::ptr::NonNull;
+
 use super::sheaf::Sheaf;
+use crate::cpu::Stacks;
+use crate::hooks;
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::Page;
-use crate::size_class::SlabGeometry;
+use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
 use crate::table::{Slot, Table};
 
-/// The largest shift for which offset × reciprocal fits 64 bits for slabs of up to 2^20 bytes.
-const RECIPROCAL_SHIFT: u32 = 40;
 /// Bytes of objects that one sheaf holds, within the bounds below.
 const SHEAF_BYTES: usize = 4096;
 const MIN_SHEAF_OBJECTS: usize = 2;
@@ -37,8 +39,10 @@ unsafe impl Slot for Cache {
 
 #[repr(C, align(64))]
 pub(crate) struct Cache {
-    // Read on every call, written by `set_shape` before the first.
+    // Read on every call, written before the first.
     reciprocal: AtomicU64,
+    /// The CPUs' stacks of free objects, in the per-CPU area; null until they are first needed, or without an area.
+    stacks: AtomicPtr<u8>,
     size: AtomicU32,
     nr_objects: AtomicU32,
     nr_pages: AtomicU32,
@@ -46,6 +50,8 @@ pub(crate) struct Cache {
     sheaf_capacity: AtomicU32,
     keep_empty: AtomicU32,
     next_free: AtomicU32,
+    /// Which stacks are this cache's: classes count from 0, typed caches from [`NR_CLASSES`].
+    number: AtomicU32,
     /// One slot a CPU; null until the first object.
     pub(super) cpu_sheaves: AtomicPtr<CpuSheaves>,
     pub(super) counters: Counters,
@@ -78,12 +84,14 @@ impl Cache {
     #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of a static")]
     pub(crate) const UNUSED: Cache = Cache {
         reciprocal: AtomicU64::new(0),
+        stacks: AtomicPtr::new(core::ptr::null_mut()),
         size: AtomicU32::new(0),
         nr_objects: AtomicU32::new(0),
         nr_pages: AtomicU32::new(0),
         sheaf_capacity: AtomicU32::new(0),
         keep_empty: AtomicU32::new(0),
         next_free: AtomicU32::new(0),
+        number: AtomicU32::new(u32::MAX),
         cpu_sheaves: AtomicPtr::new(core::ptr::null_mut()),
         counters: Counters { nr_slabs: AtomicU64::new(0), nr_taken: AtomicU64::new(0), owner_bytes: AtomicU64::new(0) },
         lists: Lock::new(SlabLists::EMPTY),
@@ -103,9 +111,11 @@ impl Cache {
     }
 
     /// A cache of a size class.
-    pub(crate) const fn for_class(size: usize) -> Cache {
+    pub(crate) const fn for_class(class: SizeClass) -> Cache {
+        let size = class.size();
         Cache {
             sheaf_capacity: AtomicU32::new(sheaf_capacity(size)),
+            number: AtomicU32::new(class.index() as u32),
             ..Cache::for_engine(size, SlabGeometry::for_size(size))
         }
     }
@@ -121,6 +131,7 @@ impl Cache {
         cache.keep_empty.store(keep_empty, Ordering::Relaxed);
         let capacity = if with_sheaves { sheaf_capacity(size) } else { 0 };
         cache.sheaf_capacity.store(capacity, Ordering::Relaxed);
+        cache.number.store(NR_CLASSES as u32 + idx, Ordering::Relaxed);
         Some(idx)
     }
 
@@ -155,12 +166,12 @@ impl Cache {
         (0..TABLE.nr_made()).map(|idx| TABLE.get(idx))
     }
 
-    /// The cache of a slab.
-    #[inline]
-    pub(crate) fn of_slab(page: &Page) -> &'static Cache {
-        let cache = page.cache.load(Ordering::Relaxed).cast::<Cache>();
-        // SAFETY: a slab's head is published with a pointer to a cache, and caches are never unmapped.
-        unsafe { &*cache }
+    /// The cache of a slab's page; `None` for pages of no slab.
+    #[inline(always)]
+    pub(crate) fn of_page(page: &Page) -> Option<&'static Cache> {
+        let cache = NonNull::new(page.cache.load(Ordering::Relaxed))?.cast::<Cache>();
+        // SAFETY: only pointers to caches are put there, and caches are never unmapped.
+        Some(unsafe { cache.as_ref() })
     }
 
     pub(super) fn as_page_field(&self) -> *mut u8 {
@@ -191,11 +202,38 @@ impl Cache {
     }
 
     /// The number of the object at `offset` in its slab; `None` if no object starts there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn obj_idx(&self, offset: usize) -> Option<u32> {
         let reciprocal = self.reciprocal.load(Ordering::Relaxed);
-        let idx = ((offset as u64 * reciprocal) >> RECIPROCAL_SHIFT) as u32;
-        (idx as usize * self.size() == offset && idx < self.nr_objects()).then_some(idx)
+        let product = offset as u128 * u128::from(reciprocal);
+        let idx = (product >> 64) as u32;
+        // The fraction of a multiple is below the reciprocal, any other is not.
+        ((product as u64) < reciprocal && idx < self.nr_objects()).then_some(idx)
+    }
+
+    /// The CPUs' stacks of this cache.
+    #[inline(always)]
+    pub(super) fn stacks(&self) -> Stacks {
+        // Relaxed: what it points at is in the area, whose making happened before anybody stored this.
+        Stacks::from_ptr(self.stacks.load(Ordering::Relaxed))
+    }
+
+    /// Finds the stacks, once the area is made.
+    pub(super) fn find_stacks(&self) -> Stacks {
+        let stacks = Stacks::of_number(self.number.load(Ordering::Relaxed) as usize);
+        self.stacks.store(stacks.as_ptr(), Ordering::Release);
+        stacks
+    }
+
+    /// Whether this is one of the engine's own caches.
+    pub(super) fn is_engines(&self) -> bool {
+        self.number.load(Ordering::Relaxed) == u32::MAX
+    }
+
+    /// What an object costs its owner: its slot and its owner word.
+    #[inline]
+    pub(super) fn price(&self) -> u64 {
+        (self.size() + hooks::OWNER_BYTES) as u64
     }
 
     pub(crate) fn stat(&self) -> CacheStat {
@@ -209,10 +247,10 @@ impl Cache {
     }
 }
 
-/// ⌈2^40 / size⌉. Offset × this, shifted back, is offset / size exactly: the error is below offset × size / 2^40 < 1 for
-/// offsets under 2^20 and sizes under 2^20, and it is the quotient that it is added to.
+/// ⌈2^64 / size⌉. Offset × this is ⌊offset / size⌋ in the upper half, and in the lower half less than this exactly for multiples:
+/// the rounding adds less than offset, and offsets and sizes are below 2^20.
 const fn reciprocal(size: usize) -> u64 {
-    (1u64 << RECIPROCAL_SHIFT).div_ceil(size as u64)
+    (u64::MAX / size as u64) + 1
 }
 
 const fn sheaf_capacity(size: usize) -> u32 {

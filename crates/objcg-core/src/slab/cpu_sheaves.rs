@@ -2,64 +2,191 @@
 //!
 //! Allocation pops from the main sheaf; when it is empty the spare takes its place, then a full sheaf from the barn, then
 //! a refill from the slabs. Free is the mirror image. So a loop on the boundary of a sheaf swaps two pointers; a batch of
-//! objects moves under one lock. This is the portable arm: the slot is behind a lock that only threads of one CPU meet.
+//! objects moves under one lock.
+//!
+//! # The two arms
+//!
+//! On the rseq arm the main sheaf lies on the CPU's stack in the per-CPU area ([`crate::cpu`]), where restartable sequences
+//! take from it and put onto it without a lock. Everything else happens under the slot's lock: the thread takes the sheaf off
+//! the stack, works on the pair, and lays it there again. Threads without rseq work on the pair under the lock for every call,
+//! with a main sheaf of their own.
+//!
+//! | who | may |
+//! |---|---|
+//! | a section on that CPU | move the top of a stack that is not empty of places |
+//! | the lock's holder, on that CPU | exchange the top, by a section: `take_down`, `lay` |
+//! | the lock's holder, elsewhere | replace the top by the empty stack's and fence: `take_down_from_afar` |
+//!
+//! The empty stack has no place to pop from or push to, so no section moves it: it is a stopper.
 
 #![expect(unsafe_code, reason = "one array of slots a cache, reached through a pointer")]
 
+use core::mem;
 use core::ptr::NonNull;
 
-use super::SlabObject;
 use super::cache::{Cache, barn_limit};
-use super::meta;
-use super::sheaf::Sheaf;
-use crate::cpu::{CpuId, nr_cpus};
-use crate::sync::{Lock, Ordering};
+use super::sheaf::{FreeObject, OnStack, Sheaf};
+use super::{SlabObject, in_kind, meta};
+use crate::cpu::{self, CpuId, Stacks, nr_cpus};
+use crate::hooks;
+use crate::report::die;
+use crate::sync::{Guard, Lock, Ordering};
 
-/// A CPU's slot: 4 bytes of lock, two pointers. A cache line of its own, so that CPUs do not share it.
+/// A CPU's slot: 4 bytes of lock, four pointers. A cache line of its own, so that CPUs do not share it.
 #[repr(align(64))]
 pub(super) struct CpuSheaves(Lock<Pair>);
 
-struct Pair {
+/// What a CPU has of a cache, but for what sections do to the sheaf on its stack.
+pub(super) struct Pair {
     main: Option<Sheaf>,
     spare: Option<Sheaf>,
+    on_stack: Option<OnStack>,
+    /// The main sheaf of threads without rseq.
+    portable: Option<Sheaf>,
 }
 
 const _: () = assert!(size_of::<CpuSheaves>() == 64);
 
 impl Cache {
-    /// Takes an object through `cpu`'s sheaves; `None` without memory.
+    /// An object, charged to the current group; `None` if a limit refuses or without memory.
     #[inline]
-    pub(crate) fn alloc(&self, cpu: CpuId) -> Option<NonNull<u8>> {
-        let Some(slot) = self.slot(cpu) else { return self.take_one() };
-        let mut pair = slot.0.lock();
-        let popped = pair.main.as_mut().and_then(Sheaf::pop);
-        let object = match popped {
-            Some(object) => object,
-            None => pair.alloc_slow(self)?,
-        };
-        drop(pair);
-        SlabObject::clear_mark(object);
-        Some(object)
+    pub(crate) fn alloc(&'static self) -> Option<NonNull<u8>> {
+        match self.stacks().pop() {
+            Some(entry) => self.hand_out(FreeObject::of_entry(entry)),
+            None => self.alloc_slow(),
+        }
     }
 
-    /// Gives an object back through `cpu`'s sheaves.
-    #[inline]
-    pub(crate) fn free(&self, cpu: CpuId, object: &SlabObject) {
-        let Some(slot) = self.slot(cpu) else { return self.put(core::iter::once(object.address)) };
+    /// Gives an object back to its cache.
+    #[inline(always)]
+    pub(crate) fn free(object: &SlabObject) {
         if object.is_marked() {
-            self.check_double_free(object);
+            object.cache.check_double_free(object);
         }
         object.mark();
-        let mut pair = slot.0.lock();
-        let pushed = pair.main.as_mut().is_some_and(|main| main.push(object.address));
-        if !pushed {
-            pair.free_slow(self, object.address);
+        let free = object.into_free();
+        if !object.cache.stacks().push(free.entry()) {
+            object.cache.free_slow(free);
         }
+    }
+
+    /// Makes an object that was taken out of a sheaf the current group's.
+    #[inline(always)]
+    pub(crate) fn hand_out(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
+        if object.owner() != hooks::current() {
+            return self.hand_over(object);
+        }
+        SlabObject::clear_mark(object.address);
+        Some(object.address)
+    }
+
+    /// The same for an object that is another's, or nobody's.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn hand_over(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
+        let owner = match object.owner_word() {
+            // Nobody's, and the root's it shall be.
+            None if hooks::current() == 0 => None,
+            None => self.owner_word(&SlabObject::of(object.address)),
+            owner => owner,
+        };
+        let is_ours = match owner {
+            Some(owner) => hooks::change_owner(owner, self.price()),
+            None => hooks::current() == 0,
+        };
+        if !is_ours {
+            self.take_back(object);
+            return None;
+        }
+        SlabObject::clear_mark(object.address);
+        Some(object.address)
+    }
+
+    /// An object that could not be handed out is free again.
+    fn take_back(&'static self, object: FreeObject) {
+        if self.sheaf_capacity() > 0 {
+            self.free_slow(object);
+        } else {
+            self.put_one(object);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_slow(&'static self) -> Option<NonNull<u8>> {
+        let object = loop {
+            let Some(cpu) = cpu::this_cpu() else { return self.alloc_on(CpuId::current()) };
+            let Some(slot) = self.slot(cpu) else { break self.take_one() };
+            let mut pair = slot.0.lock();
+            let Some(stacks) = self.usable_stacks() else { break pair.alloc(self) };
+            if !pair.take_down(stacks, cpu) {
+                continue;
+            }
+            let object = pair.alloc(self);
+            pair.lay(stacks, cpu);
+            break object;
+        };
+        self.hand_out(object?)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_slow(&'static self, object: FreeObject) {
+        loop {
+            let Some(cpu) = cpu::this_cpu() else { return self.free_to(CpuId::current(), object) };
+            let Some(slot) = self.slot(cpu) else { return self.put_alien(object) };
+            let mut pair = slot.0.lock();
+            let Some(stacks) = self.usable_stacks() else { return pair.free(self, object) };
+            if !pair.take_down(stacks, cpu) {
+                continue;
+            }
+            pair.free(self, object);
+            return pair.lay(stacks, cpu);
+        }
+    }
+
+    /// The same as [`Cache::alloc`] through the sheaves of a given CPU, under their lock.
+    pub(crate) fn alloc_on(&'static self, cpu: CpuId) -> Option<NonNull<u8>> {
+        let object = match self.slot(cpu) {
+            Some(slot) => slot.0.lock().portably(|pair| pair.alloc(self)),
+            None => self.take_one(),
+        };
+        self.hand_out(object?)
+    }
+
+    /// The same as [`Cache::free`] through the sheaves of a given CPU, under their lock.
+    pub(crate) fn free_on(cpu: CpuId, object: &SlabObject) {
+        if object.is_marked() {
+            object.cache.check_double_free(object);
+        }
+        object.mark();
+        object.cache.free_to(cpu, object.into_free());
+    }
+
+    fn free_to(&'static self, cpu: CpuId, object: FreeObject) {
+        match self.slot(cpu) {
+            Some(slot) => slot.0.lock().portably(|pair| pair.free(self, object)),
+            None => self.put_alien(object),
+        }
+    }
+
+    /// Puts an object of a cache without sheaves back; the engine's own are nobody else's to free.
+    fn put_alien(&self, object: FreeObject) {
+        if self.is_engines() {
+            die!("{:p}: not the address of an object", object.address);
+        }
+        self.put_one(object);
+    }
+
+    /// The CPUs' stacks, if there are any.
+    fn usable_stacks(&self) -> Option<Stacks> {
+        let known = self.stacks();
+        let stacks = if known.is_null() { self.find_stacks() } else { known };
+        (!stacks.is_null()).then_some(stacks)
     }
 
     /// This cache's slot of a CPU; `None` without sheaves or without memory for the slots.
-    #[inline]
-    fn slot(&self, cpu: CpuId) -> Option<&CpuSheaves> {
+    fn slot(&self, cpu: CpuId) -> Option<&'static CpuSheaves> {
         // Acquire pairs with the Release in `make_slots`.
         let mut slots = self.cpu_sheaves.load(Ordering::Acquire);
         if slots.is_null() {
@@ -77,6 +204,7 @@ impl Cache {
         if self.sheaf_capacity() == 0 {
             return None;
         }
+        in_kind::init();
         // Zero is a free lock and no sheaves.
         let slots = meta::alloc(slot_bytes())?.cast::<CpuSheaves>();
         let exchanged = self.cpu_sheaves.compare_exchange(
@@ -91,17 +219,24 @@ impl Cache {
         NonNull::new(winner)
     }
 
-    /// Empties all sheaves and the barn into the slabs and gives empty slabs back until `keep` are left.
-    pub(crate) fn shrink_to(&self, keep: u32) {
+    /// Runs `look` on each CPU's slot, if the cache has slots.
+    pub(super) fn for_each_slot(&self, mut look: impl FnMut(CpuId, &'static CpuSheaves)) {
         if !self.cpu_sheaves.load(Ordering::Acquire).is_null() {
             for cpu in CpuId::all() {
                 let Some(slot) = self.slot(cpu) else { break };
-                let mut pair = slot.0.lock();
-                let sheaves = [pair.main.take(), pair.spare.take()];
-                drop(pair);
-                sheaves.into_iter().flatten().for_each(|sheaf| self.retire(sheaf));
+                look(cpu, slot);
             }
         }
+    }
+
+    /// Empties all sheaves and the barn into the slabs and gives empty slabs back until `keep` are left.
+    pub(crate) fn shrink_to(&self, keep: u32) {
+        self.for_each_slot(|cpu, slot| {
+            let mut pair = slot.take(self, cpu);
+            let sheaves = [pair.main.take(), pair.spare.take(), pair.portable.take()];
+            drop(pair);
+            sheaves.into_iter().flatten().for_each(|sheaf| self.retire(sheaf));
+        });
         while let Some(sheaf) = self.barn.take_full().or_else(|| self.barn.take_empty()) {
             self.retire(sheaf);
         }
@@ -109,7 +244,7 @@ impl Cache {
     }
 
     fn retire(&self, mut sheaf: Sheaf) {
-        self.put(sheaf.drain());
+        self.put_all(&mut sheaf);
         sheaf.free();
     }
 
@@ -126,21 +261,20 @@ impl Cache {
     #[cold]
     #[inline(never)]
     fn check_double_free(&self, object: &SlabObject) {
-        let has = |sheaf: &Sheaf| sheaf.iter().any(|free| free == object.address);
-        let in_slots = CpuId::all().filter_map(|cpu| self.slot(cpu)).any(|slot| {
-            let pair = slot.0.lock();
-            pair.main.as_ref().is_some_and(has) || pair.spare.as_ref().is_some_and(has)
+        let has = |sheaf: &Sheaf| sheaf.iter().any(|free| free.address == object.address);
+        let mut is_free = false;
+        self.for_each_slot(|cpu, slot| {
+            let pair = slot.take(self, cpu);
+            is_free |= pair.sheaves().any(has);
         });
-        if in_slots || self.barn.any_full(has) || self.is_free_in_slab(object) {
+        if is_free || self.barn.any_full(has) || self.is_free_in_slab(object) {
             object.report_double_free();
         }
     }
 
     /// Takes every lock of the cache for a `fork`, in lock order.
     pub(crate) fn hold_for_fork(&self) {
-        if !self.cpu_sheaves.load(Ordering::Acquire).is_null() {
-            CpuId::all().filter_map(|cpu| self.slot(cpu)).for_each(|slot| slot.0.hold_for_fork());
-        }
+        self.for_each_slot(|_, slot| slot.0.hold_for_fork());
         self.barn.hold_for_fork();
         self.lists.hold_for_fork();
     }
@@ -149,18 +283,101 @@ impl Cache {
     pub(crate) fn release_after_fork(&self) {
         self.lists.force_unlock();
         self.barn.release_after_fork();
-        if !self.cpu_sheaves.load(Ordering::Acquire).is_null() {
-            CpuId::all().filter_map(|cpu| self.slot(cpu)).for_each(|slot| slot.0.force_unlock());
-        }
+        self.for_each_slot(|_, slot| slot.0.force_unlock());
+    }
+}
+
+impl CpuSheaves {
+    /// The slot with both sheaves in the pair, whatever CPU this is.
+    pub(super) fn take(&self, cache: &Cache, cpu: CpuId) -> Guard<'_, Pair> {
+        let mut pair = self.0.lock();
+        pair.take_down_from_afar(cache.stacks(), cpu);
+        pair
+    }
+
+    /// Whether the test is true of the owner of some object here, as far as can be seen while others are at work.
+    pub(super) fn any_owner(&self, cache: &Cache, cpu: CpuId, mut test: impl FnMut(u32) -> bool) -> bool {
+        let pair = self.0.lock();
+        pair.sheaves().any(|sheaf| sheaf.iter().any(|object| test(object.owner())))
+            || pair.on_stack.as_ref().is_some_and(|on_stack| {
+                let top = cache.stacks().top(cpu).load(Ordering::Relaxed);
+                on_stack.owners(top).any(test)
+            })
     }
 }
 
 impl Pair {
-    #[cold]
-    #[inline(never)]
-    fn alloc_slow(&mut self, cache: &Cache) -> Option<NonNull<u8>> {
+    /// The sheaves that are in the pair.
+    pub(super) fn sheaves(&self) -> impl Iterator<Item = &Sheaf> {
+        [&self.main, &self.spare, &self.portable].into_iter().flatten()
+    }
+
+    /// Runs `work` with the main sheaf of threads without rseq.
+    fn portably<R>(&mut self, work: impl FnOnce(&mut Pair) -> R) -> R {
+        mem::swap(&mut self.main, &mut self.portable);
+        let result = work(self);
+        mem::swap(&mut self.main, &mut self.portable);
+        result
+    }
+
+    /// Takes the sheaf off this CPU's stack; false if the thread was moved to another CPU.
+    fn take_down(&mut self, stacks: Stacks, cpu: CpuId) -> bool {
+        let Some(top) = stacks.exchange(cpu, cpu::empty()) else { return false };
+        self.took_down(top);
+        true
+    }
+
+    /// Takes the sheaf off a CPU's stack from any CPU, if one is there.
+    fn take_down_from_afar(&mut self, stacks: Stacks, cpu: CpuId) {
+        if self.on_stack.is_none() {
+            return;
+        }
+        let word = stacks.top(cpu);
+        loop {
+            // SeqCst, before the fence: sections that start after it see the stopper.
+            let top = word.swap(cpu::empty(), Ordering::SeqCst);
+            if !cpu::fence(cpu) {
+                die!("the kernel refuses the fence that it has granted before");
+            }
+            // A section that began before the swap may have committed after it: then the stack is as it says, not empty.
+            if word.load(Ordering::Acquire) == cpu::empty() {
+                return self.took_down(top);
+            }
+        }
+    }
+
+    fn took_down(&mut self, top: usize) {
+        let Some(on_stack) = self.on_stack.take() else { return };
+        debug_assert!(self.main.is_none(), "a main sheaf beside the one on the stack");
+        self.main = Some(on_stack.into_sheaf(top));
+    }
+
+    /// Lays the main sheaf on this CPU's stack; it stays in the pair if the thread was moved.
+    fn lay(&mut self, stacks: Stacks, cpu: CpuId) {
+        let Some(main) = self.main.take() else { return };
+        let (top, on_stack) = main.into_stack();
+        if stacks.exchange(cpu, top).is_some() {
+            self.on_stack = Some(on_stack);
+        } else {
+            self.main = Some(on_stack.unlaid());
+        }
+    }
+
+    fn alloc(&mut self, cache: &Cache) -> Option<FreeObject> {
+        let popped = self.main.as_mut().and_then(Sheaf::pop);
+        popped.or_else(|| self.alloc_slow(cache))
+    }
+
+    fn free(&mut self, cache: &Cache, object: FreeObject) {
+        let pushed = self.main.as_mut().is_some_and(|main| main.push(object));
+        if !pushed {
+            self.free_slow(cache, object);
+        }
+    }
+
+    fn alloc_slow(&mut self, cache: &Cache) -> Option<FreeObject> {
         if self.spare.as_ref().is_some_and(|spare| !spare.is_empty()) {
-            core::mem::swap(&mut self.main, &mut self.spare);
+            mem::swap(&mut self.main, &mut self.spare);
             return self.main.as_mut().and_then(Sheaf::pop);
         }
         let Some(main) = self.main.take().or_else(|| Sheaf::new(cache.sheaf_capacity())) else {
@@ -186,17 +403,15 @@ impl Pair {
         main.pop()
     }
 
-    #[cold]
-    #[inline(never)]
-    fn free_slow(&mut self, cache: &Cache, object: NonNull<u8>) {
+    fn free_slow(&mut self, cache: &Cache, object: FreeObject) {
         if self.spare.as_ref().is_none_or(|spare| spare.room() == 0) {
             self.make_room(cache);
         } else {
-            core::mem::swap(&mut self.main, &mut self.spare);
+            mem::swap(&mut self.main, &mut self.spare);
         }
         let pushed = self.main.as_mut().is_some_and(|main| main.push(object));
         if !pushed {
-            cache.put(core::iter::once(object));
+            cache.put_one(object);
         }
     }
 
@@ -214,7 +429,7 @@ impl Pair {
         self.main = match cache.barn.trade_full(full, barn_limit()) {
             Ok(empty) => empty.or_else(|| Sheaf::new(cache.sheaf_capacity())),
             Err(mut full) => {
-                cache.put(full.drain());
+                cache.put_all(&mut full);
                 Some(full)
             }
         };

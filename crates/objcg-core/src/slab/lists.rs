@@ -8,8 +8,11 @@
 use core::ptr::NonNull;
 
 use super::cache::Cache;
+use super::sheaf::{FreeObject, Sheaf};
 use super::{SlabObject, free_bits, meta, obj_exts};
-use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, page};
+use crate::hooks;
+use crate::os::PAGE_SIZE;
+use crate::page_alloc::{self, Page, PageIdx, PageKind, Run, RunHeap, page};
 use crate::report::die;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -23,7 +26,7 @@ impl SlabLists {
     pub(super) const EMPTY: SlabLists = SlabLists { partial: RunHeap::EMPTY, empty: RunHeap::EMPTY, nr_empty: 0 };
 
     /// Takes up to `want` objects from partial, then from empty slabs.
-    fn take(&mut self, cache: &Cache, want: u32, found: &mut impl FnMut(NonNull<u8>)) -> u32 {
+    fn take(&mut self, cache: &Cache, want: u32, found: &mut impl FnMut(FreeObject)) -> u32 {
         let mut nr_taken = 0;
         while nr_taken < want {
             let slab = match self.partial.lowest() {
@@ -39,9 +42,13 @@ impl SlabLists {
             };
             let head = page(slab);
             let base = page_alloc::address(slab);
+            let vector = obj_exts::load(&head.obj_exts);
             nr_taken += free_bits::take(head, cache.nr_objects(), want - nr_taken, |obj_idx| {
                 // SAFETY: objects of a slab lie inside its run.
-                found(unsafe { base.add(obj_idx as usize * cache.size()) });
+                let address = unsafe { base.add(obj_idx as usize * cache.size()) };
+                // SAFETY: the vector has a word for each object, and stays as long as this one is taken.
+                let owner = vector.map(|vector| unsafe { vector.add(obj_idx as usize).as_ref() });
+                found(FreeObject::new(address, owner));
             });
             if head.nr_free.load(Ordering::Relaxed) == 0 {
                 self.partial.remove(slab);
@@ -53,23 +60,24 @@ impl SlabLists {
     /// Marks one object free. Slabs that may go are moved to `surplus`.
     fn put(&mut self, cache: &Cache, object: &SlabObject, surplus: &mut RunHeap) {
         let nr_objects = cache.nr_objects();
-        let Some(nr_free) = free_bits::put(object.page, nr_objects, object.obj_idx) else {
+        let slab = object.slab();
+        let Some(nr_free) = free_bits::put(page(slab), nr_objects, object.obj_idx) else {
             object.report_double_free();
         };
         if nr_free == 1 && nr_objects > 1 {
-            self.partial.insert(object.slab);
+            self.partial.insert(slab);
         }
         if nr_free < nr_objects {
             return;
         }
         if nr_objects > 1 {
-            self.partial.remove(object.slab);
+            self.partial.remove(slab);
         }
         if self.nr_empty < cache.keep_empty() {
-            self.empty.insert(object.slab);
+            self.empty.insert(slab);
             self.nr_empty += 1;
         } else {
-            surplus.insert(object.slab);
+            surplus.insert(slab);
         }
     }
 }
@@ -77,7 +85,7 @@ impl SlabLists {
 impl Cache {
     /// Takes up to `want` objects (at least 1) from the slabs, making a new slab if there is no free object; returns how
     /// many were found: 0 only without memory.
-    pub(super) fn take(&self, want: u32, mut found: impl FnMut(NonNull<u8>)) -> u32 {
+    pub(super) fn take(&self, want: u32, mut found: impl FnMut(FreeObject)) -> u32 {
         let mut nr_taken = self.lists.lock().take(self, want, &mut found);
         if nr_taken == 0 {
             let Some(slab) = self.new_slab() else { return 0 };
@@ -90,19 +98,33 @@ impl Cache {
     }
 
     /// Takes one object from the slabs.
-    pub(super) fn take_one(&self) -> Option<NonNull<u8>> {
+    pub(super) fn take_one(&self) -> Option<FreeObject> {
         let mut object = None;
         self.take(1, |found| object = Some(found));
         object
     }
 
-    /// Puts objects back into their slabs; empty slabs beyond those kept go back to the page layer.
-    pub(super) fn put(&self, objects: impl Iterator<Item = NonNull<u8>>) {
+    /// Puts a sheaf's objects back into their slabs; empty slabs beyond those kept go back to the page layer.
+    pub(super) fn put_all(&self, sheaf: &mut Sheaf) {
+        hooks::discharge(sheaf.iter().filter_map(|object| object.owner_word()), self.price());
+        self.put(sheaf.drain());
+    }
+
+    /// Puts one object back into its slab.
+    pub(super) fn put_one(&self, object: FreeObject) {
+        if let Some(owner) = object.owner_word() {
+            hooks::discharge_one(owner, self.price());
+        }
+        self.put(core::iter::once(object));
+    }
+
+    /// Puts objects that nobody is charged for back into their slabs.
+    fn put(&self, objects: impl Iterator<Item = FreeObject>) {
         let mut surplus = RunHeap::EMPTY;
         let mut nr_put = 0;
         let mut lists = self.lists.lock();
         for object in objects {
-            lists.put(self, &SlabObject::of(object), &mut surplus);
+            lists.put(self, &SlabObject::of(object.address), &mut surplus);
             nr_put += 1;
         }
         drop(lists);
@@ -126,7 +148,7 @@ impl Cache {
     /// Whether an object is free in its slab.
     pub(super) fn is_free_in_slab(&self, object: &SlabObject) -> bool {
         let _lists = self.lists.lock();
-        free_bits::is_free(object.page, self.nr_objects(), object.obj_idx)
+        free_bits::is_free(page(object.slab()), self.nr_objects(), object.obj_idx)
     }
 
     fn new_slab(&self) -> Option<PageIdx> {
@@ -136,9 +158,12 @@ impl Cache {
             page_alloc::free(run);
             return None;
         }
-        head.cache.store(self.as_page_field(), Ordering::Relaxed);
-        head.obj_exts.store(core::ptr::null_mut(), Ordering::Relaxed);
         page_alloc::mark_tails(&run);
+        for (nth, page) in run.pages().enumerate() {
+            page.offset.store((nth * PAGE_SIZE) as u32, Ordering::Relaxed);
+            page.obj_exts.store(core::ptr::null_mut(), Ordering::Relaxed);
+            page.cache.store(self.as_page_field(), Ordering::Relaxed);
+        }
         self.counters.nr_slabs.fetch_add(1, Ordering::Relaxed);
         // Only now: a walk that finds a slab may read all of its descriptor.
         page_alloc::publish_slab(run.head);
@@ -150,8 +175,11 @@ impl Cache {
             let bits = free_bits::detach(page(slab), self.nr_objects());
             let vector = obj_exts::take(&page(slab).obj_exts);
             self.counters.nr_slabs.fetch_sub(1, Ordering::Relaxed);
-            // The run first: freeing it waits for a walk that may be reading the vector.
-            page_alloc::free(Run::of_head(slab));
+            let run = Run::of_head(slab);
+            // From here on a walk finds no slab here, and a stray free no cache.
+            page_alloc::retract_slab(&run);
+            run.pages().for_each(|page| page.cache.store(core::ptr::null_mut(), Ordering::Relaxed));
+            page_alloc::free(run);
             if let Some((address, nr_bytes)) = bits {
                 let words = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
                 let Some(words) = NonNull::new(words) else { die!("slab {slab:?}: lost its bitmap") };
@@ -164,14 +192,27 @@ impl Cache {
         }
     }
 
-    /// The owner vector of an object's slab, made now if there is none yet; `None` without memory.
-    pub(crate) fn owner_vector(&self, object: &SlabObject) -> Option<NonNull<AtomicU32>> {
-        if let Some(vector) = obj_exts::load(&object.page.obj_exts) {
-            return Some(vector);
+    /// The owner word of an object, in a vector that is made now if the slab has none yet; `None` without memory.
+    pub(super) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
+        if let Some(owner) = object.owner() {
+            return Some(owner);
         }
+        let run = Run::of_head(object.slab());
+        let installed = obj_exts::load(&run.page().obj_exts);
+        let vector = match installed {
+            Some(vector) => vector,
+            None => self.make_vector(run.page())?,
+        };
+        // Every page of the slab gets it before the object is handed out: whoever frees it sees it. Release pairs with the
+        // Acquire in `load`.
+        run.pages().for_each(|page| page.obj_exts.store(vector.as_ptr(), Ordering::Release));
+        Some(object.owner_in(vector))
+    }
+
+    fn make_vector(&self, head: &Page) -> Option<NonNull<AtomicU32>> {
         let fresh = meta::alloc(self.owner_vector_bytes())?.cast();
         self.counters.owner_bytes.fetch_add(self.full_owner_bytes(), Ordering::Relaxed);
-        let (vector, mine) = obj_exts::install(&object.page.obj_exts, fresh);
+        let (vector, mine) = obj_exts::install(&head.obj_exts, fresh);
         if !mine {
             self.free_owner_vector(fresh);
         }

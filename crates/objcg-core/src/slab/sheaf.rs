@@ -1,38 +1,109 @@
 //! A sheaf: a bounded array of free objects of one cache, the kernel's `struct slab_sheaf`.
 //!
-//! A [`Sheaf`] is owned and move-only: a CPU's slot or the barn holds it, and whoever holds it may change it.
+//! A [`Sheaf`] is owned and move-only: a CPU's slot or the barn holds it, and whoever holds it may change it. While it lies
+//! on a CPU's stack, sections of that CPU take from it and put onto it, and only the top of the stack says how many objects
+//! it has; what is left of the owned sheaf meanwhile is [`OnStack`].
+//!
+//! # Layout
+//!
+//! Places of two words, so that sections need not know its bounds:
+//!
+//! | place | first word | second word |
+//! |---|---|---|
+//! | header | 0: the bottom | how many objects, how many fit |
+//! | 1 … capacity | an object's address | the address of its owner word |
+//! | lid | 1 | |
 
-#![expect(unsafe_code, reason = "the objects follow the header in one allocation of the engine's memory")]
+#![expect(unsafe_code, reason = "the places follow the header in one allocation of the engine's memory")]
 
 use core::ptr::NonNull;
 
-use super::meta;
+use objcg_rseq::LID;
 
+use super::meta;
+use crate::cpu::Entry;
+use crate::sync::{AtomicU32, Ordering};
+
+/// The owner word of objects whose slab has no owner vector. Never written.
+static NO_OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// A free object on its way: where it is, and the word that says to whom it is still charged.
+#[derive(Clone, Copy)]
+pub(crate) struct FreeObject {
+    pub(crate) address: NonNull<u8>,
+    owner: &'static AtomicU32,
+}
+
+impl FreeObject {
+    /// An object and its word in its slab's owner vector, if there is one.
+    #[inline]
+    pub(super) fn new(address: NonNull<u8>, owner: Option<&'static AtomicU32>) -> FreeObject {
+        FreeObject { address, owner: owner.unwrap_or(&NO_OWNER) }
+    }
+
+    /// The vessel that it is charged to.
+    #[inline]
+    pub(crate) fn owner(&self) -> u32 {
+        // Relaxed: an object is in one hand at a time; handing it over orders the accesses.
+        self.owner.load(Ordering::Relaxed)
+    }
+
+    /// Its owner word, if its slab had an owner vector when it was freed.
+    pub(super) fn owner_word(&self) -> Option<&'static AtomicU32> {
+        Some(self.owner).filter(|word| !core::ptr::eq(*word, &raw const NO_OWNER))
+    }
+
+    #[inline(always)]
+    pub(super) fn entry(self) -> Entry {
+        Entry { object: self.address, note: core::ptr::from_ref(self.owner).cast_mut().cast() }
+    }
+
+    #[inline(always)]
+    pub(super) fn of_entry(entry: Entry) -> FreeObject {
+        // SAFETY: entries are made by `entry` only; an owner vector stays as long as its slab, which this object keeps.
+        FreeObject { address: entry.object, owner: unsafe { &*entry.note.cast_const().cast() } }
+    }
+}
+
+#[repr(C)]
 struct Header {
+    bottom: usize,
     nr_objects: u32,
     capacity: u32,
 }
 
-const OBJECTS_OFFSET: usize = size_of::<Header>();
+const PLACE_BYTES: usize = size_of::<Entry>();
+const _: () = assert!(size_of::<Header>() == PLACE_BYTES);
 
 /// An owned sheaf.
 ///
 /// # Invariants
-/// Points to a `Header` followed by room for `capacity` object pointers, of which the first `nr_objects` are set;
+/// Points to a `Header` with `bottom` 0, followed by `capacity` places, of which the first `nr_objects` are set, and a lid;
 /// `nr_objects ≤ capacity`. Nobody else refers to it.
 pub(crate) struct Sheaf(NonNull<Header>);
 
+/// A sheaf that lies on a CPU's stack.
+///
+/// # Invariants
+/// As for [`Sheaf`], but sections of one CPU use the places, and `nr_objects` is out of date.
+pub(super) struct OnStack(NonNull<Header>);
+
 // SAFETY: a sheaf owns its memory and is not tied to a thread.
 unsafe impl Send for Sheaf {}
+// SAFETY: as above; what sections do to it they do as the CPU's stack allows.
+unsafe impl Send for OnStack {}
 
 impl Sheaf {
     /// An empty sheaf; `None` without memory.
     pub(super) fn new(capacity: u32) -> Option<Sheaf> {
         let header = meta::alloc(nr_bytes(capacity))?.cast::<Header>();
         // SAFETY: the memory is new, aligned to 8 and large enough for the header.
-        unsafe { header.write(Header { nr_objects: 0, capacity }) };
-        // INVARIANT: the allocation has room for `capacity` pointers behind the header.
-        Some(Sheaf(header))
+        unsafe { header.write(Header { bottom: 0, nr_objects: 0, capacity }) };
+        // INVARIANT: the allocation has room for the header, `capacity` places and the lid.
+        let sheaf = Sheaf(header);
+        // SAFETY: the lid's place is inside the allocation.
+        unsafe { sheaf.place(capacity + 1).cast::<usize>().write(LID) };
+        Some(sheaf)
     }
 
     /// Gives the memory of a sheaf back. It must be empty, or its objects are lost.
@@ -42,71 +113,109 @@ impl Sheaf {
         unsafe { meta::free(self.0.cast(), nr_bytes) };
     }
 
-    #[inline]
     fn header(&self) -> &Header {
         // SAFETY: by the invariant the header is valid and not shared.
         unsafe { self.0.as_ref() }
     }
 
-    #[inline]
     fn header_mut(&mut self) -> &mut Header {
         // SAFETY: by the invariant the header is valid, and `self` is borrowed mutably.
         unsafe { self.0.as_mut() }
     }
 
-    #[inline]
-    fn slot(&self, index: u32) -> NonNull<NonNull<u8>> {
-        // SAFETY: the first slot follows the header in the same allocation.
-        let first = unsafe { self.0.byte_add(OBJECTS_OFFSET) }.cast::<NonNull<u8>>();
-        // SAFETY: `index` is below the capacity in every caller, so the slot is inside the allocation.
-        unsafe { first.add(index as usize) }
+    /// Place `index` counted from the header, which is 0.
+    fn place(&self, index: u32) -> NonNull<Entry> {
+        // SAFETY: `index` is at most `capacity + 1` in every caller, so the place is inside the allocation.
+        unsafe { self.0.cast::<Entry>().add(index as usize) }
     }
 
-    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.header().nr_objects == 0
     }
 
-    #[inline]
+    pub(super) fn nr_objects(&self) -> u32 {
+        self.header().nr_objects
+    }
+
+    #[expect(dead_code, reason = "adaptive capacity")]
+    pub(super) fn capacity(&self) -> u32 {
+        self.header().capacity
+    }
+
     pub(super) fn room(&self) -> u32 {
         self.header().capacity - self.header().nr_objects
     }
 
-    #[inline]
-    pub(super) fn pop(&mut self) -> Option<NonNull<u8>> {
-        let last = self.header().nr_objects.checked_sub(1)?;
-        self.header_mut().nr_objects = last;
-        // SAFETY: slots below the old `nr_objects` are set.
-        Some(unsafe { self.slot(last).read() })
+    pub(super) fn pop(&mut self) -> Option<FreeObject> {
+        let last = self.header().nr_objects;
+        self.header_mut().nr_objects = last.checked_sub(1)?;
+        Some(self.read(last))
     }
 
     /// Adds an object; false if there is no room.
-    #[inline]
-    pub(super) fn push(&mut self, object: NonNull<u8>) -> bool {
+    pub(super) fn push(&mut self, object: FreeObject) -> bool {
         if self.room() == 0 {
             return false;
         }
-        let last = self.header().nr_objects;
-        // SAFETY: `last` is below the capacity, so the slot is ours to write.
-        unsafe { self.slot(last).write(object) };
-        self.header_mut().nr_objects = last + 1;
+        self.header_mut().nr_objects += 1;
+        // SAFETY: the place is below the lid and ours to write.
+        unsafe { self.place(self.nr_objects()).write(object.entry()) };
         true
     }
 
+    fn read(&self, index: u32) -> FreeObject {
+        // SAFETY: places from 1 to the number of objects are set by `push`, or by a section that did the same.
+        FreeObject::of_entry(unsafe { self.place(index).read() })
+    }
+
     /// The objects, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> + '_ {
-        // SAFETY: slots below `nr_objects` are set.
-        (0..self.header().nr_objects).map(|index| unsafe { self.slot(index).read() })
+    pub(super) fn iter(&self) -> impl Iterator<Item = FreeObject> + '_ {
+        (1..=self.nr_objects()).map(|index| self.read(index))
     }
 
     /// Empties the sheaf, oldest objects first.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = NonNull<u8>> + '_ {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = FreeObject> + '_ {
         let nr_objects = core::mem::take(&mut self.header_mut().nr_objects);
-        // SAFETY: the first `nr_objects` slots were set, and nobody writes them while the sheaf is borrowed.
-        (0..nr_objects).map(|index| unsafe { self.slot(index).read() })
+        (1..=nr_objects).map(|index| self.read(index))
+    }
+
+    /// The sheaf as a CPU's stack: its top, and what to take it back by.
+    pub(super) fn into_stack(self) -> (usize, OnStack) {
+        (self.place(self.nr_objects()).as_ptr().expose_provenance(), OnStack(self.0))
     }
 }
 
+impl OnStack {
+    /// The sheaf again, taken off the stack with that top.
+    pub(super) fn into_sheaf(self, top: usize) -> Sheaf {
+        let mut sheaf = Sheaf(self.0);
+        sheaf.header_mut().nr_objects = self.nr_objects(top);
+        sheaf
+    }
+
+    /// The sheaf again, if it was not laid there after all.
+    pub(super) fn unlaid(self) -> Sheaf {
+        // The header still says how many objects it has.
+        Sheaf(self.0)
+    }
+
+    fn nr_objects(&self, top: usize) -> u32 {
+        ((top - self.0.as_ptr() as usize) / PLACE_BYTES) as u32
+    }
+
+    /// The owners of the objects under that top, as they are at this moment: sections may be changing them.
+    pub(super) fn owners(&self, top: usize) -> impl Iterator<Item = u32> + '_ {
+        (1..=self.nr_objects(top) as usize).map(|index| {
+            // SAFETY: the place is inside the sheaf, which stays while it is on the stack.
+            let place = unsafe { self.0.cast::<Entry>().add(index) };
+            // Volatile: a section may write it meanwhile.
+            // SAFETY: it was set by a push; its owner word is in the engine's memory, which stays mapped.
+            FreeObject::of_entry(unsafe { place.read_volatile() }).owner()
+        })
+    }
+}
+
+/// Of the header, the places and the lid.
 fn nr_bytes(capacity: u32) -> usize {
-    OBJECTS_OFFSET + capacity as usize * size_of::<NonNull<u8>>()
+    (capacity as usize + 2) * PLACE_BYTES
 }

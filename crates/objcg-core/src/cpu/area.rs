@@ -1,0 +1,244 @@
+//! The per-CPU area: for each CPU a part with the tops of its stacks of free objects and the words of its stock, changed by
+//! restartable sequences of the threads that run there.
+//!
+//! A part is `1 << SHIFT` bytes of address space; only what is used takes memory. The area is made once, at the first call
+//! that finds this thread without a CPU, and never given back. Every stack is empty at first: its top points at [`EMPTY`], the
+//! stopper that neither a pop nor a push gets past.
+
+#![expect(unsafe_code, reason = "hands addresses of the area to restartable sequences")]
+
+use core::ptr::{self, NonNull};
+
+use objcg_rseq::{Entry, LID, PerCpu, Registration, Stack, TaggedWord};
+
+use super::{CpuId, nr_cpus};
+use crate::os;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering};
+
+/// log2 of the bytes of one CPU's part.
+const SHIFT: u32 = 15;
+/// Stacks of a CPU: one a cache.
+const NR_STACKS: usize = 1024;
+/// Words of a CPU's stock: a thousand busy groups with neighbouring ids do not evict each other.
+pub(crate) const NR_WORDS: usize = 1024;
+
+/// One CPU's part.
+#[repr(C, align(64))]
+struct Part {
+    stacks: [AtomicUsize; NR_STACKS],
+    words: [TaggedWord; NR_WORDS],
+    /// Not 0 while the words are kept from sections.
+    guard: AtomicU32,
+    /// Held by whoever changes words or limits otherwise than by `compare_add`.
+    words_lock: Lock<()>,
+}
+
+const _: () = assert!(size_of::<Part>() <= 1 << SHIFT);
+
+struct Empty([[usize; 2]; 2]);
+
+/// Bottom and lid of a stack without places.
+static EMPTY: Empty = Empty([[0, 0], [LID, 0]]);
+
+/// The first part; null until the area is made.
+static AREA: AtomicPtr<Part> = AtomicPtr::new(ptr::null_mut());
+static MAKING: Lock<bool> = Lock::new(false);
+
+/// Makes the area, once. False where there are no restartable sequences, or no memory for it.
+pub(super) fn init() -> bool {
+    if !AREA.load(Ordering::Acquire).is_null() {
+        return true;
+    }
+    let mut tried = MAKING.lock();
+    if *tried {
+        return !AREA.load(Ordering::Acquire).is_null();
+    }
+    *tried = true;
+    let Some(area) = os::map(nr_cpus() << SHIFT) else { return false };
+    let first = area.cast::<Part>();
+    for cpu in CpuId::all() {
+        // SAFETY: each CPU's part is inside the mapping.
+        let part = unsafe { first.byte_add(cpu.index() << SHIFT) };
+        // SAFETY: the part is aligned to the page and zero, which is a valid `Part`; nobody else knows of it.
+        let stacks = unsafe { &part.as_ref().stacks };
+        stacks.iter().for_each(|stack| stack.store(empty(), Ordering::Relaxed));
+    }
+    // Release pairs with the Acquire of whoever asks for an address in it.
+    AREA.store(first.as_ptr(), Ordering::Release);
+    // Sections run from here on: the area is complete.
+    objcg_rseq::init(nr_cpus() as u32) != Registration::Absent
+}
+
+/// What an empty stack's top word holds.
+#[inline]
+pub(crate) fn empty() -> usize {
+    (&raw const EMPTY.0).expose_provenance()
+}
+
+fn part(cpu: CpuId) -> Option<&'static Part> {
+    let first = NonNull::new(AREA.load(Ordering::Acquire))?;
+    // SAFETY: each CPU's part is inside the area.
+    let part = unsafe { first.byte_add(cpu.index() << SHIFT) };
+    // SAFETY: the area is never freed. What sections change in it is only accessed as atomics.
+    Some(unsafe { part.as_ref() })
+}
+
+/// The stacks of one cache: a top word in each CPU's part. The null one is of no cache: nothing comes from it or gets onto it.
+#[derive(Clone, Copy)]
+pub(crate) struct Stacks(*mut Stack);
+
+impl Stacks {
+    /// The stacks of a number; null if the number is too high or the area was not made.
+    pub(crate) fn of_number(number: usize) -> Stacks {
+        let first = AREA.load(Ordering::Acquire);
+        if first.is_null() || number >= NR_STACKS {
+            return Stacks(ptr::null_mut());
+        }
+        // SAFETY: the field is inside the first part.
+        Stacks(unsafe { &raw mut (*first).stacks[number] }.cast())
+    }
+
+    pub(crate) fn from_ptr(address: *mut u8) -> Stacks {
+        Stacks(address.cast())
+    }
+
+    pub(crate) fn as_ptr(self) -> *mut u8 {
+        self.0.cast()
+    }
+
+    #[inline]
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// Takes the top entry of this CPU's stack.
+    ///
+    /// The address is tested here: sections know only whether the CPU has a part, and a thread may have read it before the
+    /// area was made.
+    #[inline(always)]
+    pub(crate) fn pop(self) -> Option<Entry> {
+        if self.0.is_null() {
+            return None;
+        }
+        // SAFETY: the area has a stack of this number for each CPU; sheaves keep the rules (`slab::cpu_sheaves`).
+        unsafe { objcg_rseq::pop(PerCpu::<Stack, SHIFT>::new(self.0)) }
+    }
+
+    /// Puts an entry onto this CPU's stack, if there is room.
+    #[inline(always)]
+    pub(crate) fn push(self, entry: Entry) -> bool {
+        if self.0.is_null() {
+            return false;
+        }
+        // SAFETY: as in `pop`.
+        unsafe { objcg_rseq::push(PerCpu::<Stack, SHIFT>::new(self.0), entry) }
+    }
+
+    /// Replaces the top word of `cpu`'s stack, if the thread is still there; returns the one before.
+    pub(crate) fn exchange(self, cpu: CpuId, top: usize) -> Option<usize> {
+        // SAFETY: the caller has stacks that are not null, and holds the lock of their sheaves on that CPU.
+        unsafe { objcg_rseq::exchange(PerCpu::<usize, SHIFT>::new(self.0.cast()), cpu.0, top) }
+    }
+
+    /// The top word of `cpu`'s stack, to be looked at, or changed by the rules of `slab::cpu_sheaves`.
+    pub(crate) fn top(self, cpu: CpuId) -> &'static AtomicUsize {
+        let word = PerCpu::<AtomicUsize, SHIFT>::new(self.0.cast()).of_cpu(cpu.0);
+        // SAFETY: the caller has stacks that are not null; their words are inside the area, which is never freed.
+        unsafe { &*word }
+    }
+}
+
+/// Restarts the sections that are under way on `cpu`. False if the kernel refuses.
+pub(crate) fn fence(cpu: CpuId) -> bool {
+    objcg_rseq::fence(cpu.0)
+}
+
+/// The words of one number: one in each CPU's part.
+#[derive(Clone, Copy)]
+pub(crate) struct Words {
+    first: NonNull<Part>,
+    number: usize,
+}
+
+impl Words {
+    /// The words of a number, modulo [`NR_WORDS`]; `None` if the area was not made.
+    #[inline]
+    pub(crate) fn of_number(number: usize) -> Option<Words> {
+        let first = NonNull::new(AREA.load(Ordering::Acquire))?;
+        Some(Words { first, number: number % NR_WORDS })
+    }
+
+    #[inline]
+    fn address(self) -> *mut TaggedWord {
+        // SAFETY: the number is below NR_WORDS, so the field is inside the first part.
+        unsafe { &raw mut (*self.first.as_ptr()).words[self.number] }
+    }
+
+    /// Adds `delta` to this CPU's word, if it has the tag and stays within zero and its limit.
+    #[inline]
+    pub(crate) fn compare_add(self, tag: u32, delta: i64) -> bool {
+        // SAFETY: the field is inside the first part.
+        let guard = unsafe { &raw mut (*self.first.as_ptr()).guard };
+        let words = PerCpu::<TaggedWord, SHIFT>::new(self.address());
+        // SAFETY: the area has words and a guard for each CPU; `CpuWords` keeps the rules.
+        unsafe { objcg_rseq::compare_add(words, PerCpu::new(guard.cast()), tag, delta) }
+    }
+
+    /// This number's word of a CPU, to be looked at.
+    pub(crate) fn of_cpu(self, cpu: CpuId) -> &'static AtomicU64 {
+        let word = PerCpu::<AtomicU64, SHIFT>::new(self.address().cast()).of_cpu(cpu.0);
+        // SAFETY: the word is inside the area, which is never freed; it is the first field of a `TaggedWord`.
+        unsafe { &*word }
+    }
+
+    /// Replaces `cpu`'s word and its limit, if the thread is still there; returns the word before. The caller holds the CPU's
+    /// words.
+    pub(crate) fn exchange(self, _held: &CpuWords, cpu: CpuId, word: u64, limit: u32) -> Option<u64> {
+        let at = PerCpu::<TaggedWord, SHIFT>::new(self.address()).of_cpu(cpu.0);
+        // SAFETY: the field is inside the area; it changes only under the lock that the caller holds.
+        let limit_field = unsafe { &raw mut (*at).limit }.cast::<AtomicU32>();
+        // SAFETY: aligned and valid as above; sections only read it.
+        unsafe { &*limit_field }.store(limit, Ordering::Relaxed);
+        // SAFETY: the area has a word for each CPU, and nobody but sections and the lock's holder changes it.
+        let old = unsafe { objcg_rseq::exchange(PerCpu::<usize, SHIFT>::new(self.address().cast()), cpu.0, word as usize) };
+        old.map(|old| old as u64)
+    }
+}
+
+/// A CPU's words, held: nobody changes them but sections.
+pub(crate) struct CpuWords {
+    part: &'static Part,
+    cpu: CpuId,
+    _lock: crate::sync::Guard<'static, ()>,
+}
+
+impl CpuWords {
+    /// Waits for the CPU's words; `None` if the area was not made.
+    pub(crate) fn hold(cpu: CpuId) -> Option<CpuWords> {
+        let part = part(cpu)?;
+        Some(CpuWords { part, cpu, _lock: part.words_lock.lock() })
+    }
+
+    /// Runs `look` while no section changes a word of this CPU: it may change them all. Without the kernel's help it is not run.
+    pub(crate) fn alone(&self, look: impl FnOnce(&[AtomicU64; 2 * NR_WORDS])) {
+        // SeqCst, before the fence: sections that start after it see the guard.
+        self.part.guard.store(1, Ordering::SeqCst);
+        if fence(self.cpu) {
+            let words = (&raw const self.part.words).cast::<[AtomicU64; 2 * NR_WORDS]>();
+            // SAFETY: a tagged word is two words of 64 bits, of which the first is the word; sections keep away.
+            look(unsafe { &*words });
+        }
+        // Release: what was changed is seen by the sections that run again.
+        self.part.guard.store(0, Ordering::Release);
+    }
+}
+
+/// Takes the locks of all CPUs' words for a `fork`.
+pub(crate) fn hold_for_fork() {
+    CpuId::all().filter_map(part).for_each(|part| part.words_lock.hold_for_fork());
+}
+
+/// Gives back what [`hold_for_fork`] took.
+pub(crate) fn release_after_fork() {
+    CpuId::all().filter_map(part).for_each(|part| part.words_lock.force_unlock());
+}

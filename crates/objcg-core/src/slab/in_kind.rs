@@ -1,0 +1,75 @@
+//! Charges that are kept in kind: free objects wait in sheaves with their charge, so that the group that takes them next pays
+//! nothing if it is the one that had them. To that group they are stock, like the bytes in `memcg::stock`: already charged,
+//! ready to be used, and given back by a drain.
+
+use super::cache::Cache;
+use super::sheaf::Sheaf;
+use super::{caches, typed_caches};
+use crate::cpu::nr_cpus;
+use crate::hooks;
+
+/// Lets drains reach the sheaves.
+pub(super) fn init() {
+    hooks::set_discharge(discharge);
+}
+
+/// Gives back what free objects keep charged to a group and its descendants.
+fn discharge(top: u32) {
+    let mut members = Members { top, last: (0, false) };
+    caches().iter().chain(typed_caches()).for_each(|cache| cache.discharge(&mut members));
+}
+
+/// The most bytes that free objects can keep charged to one group.
+pub(crate) fn bound() -> u64 {
+    caches().iter().chain(typed_caches()).map(Cache::in_kind_bound).sum()
+}
+
+/// Which owners belong to a subtree; neighbours tend to have the same owner, so the last answer is kept.
+pub(crate) struct Members {
+    top: u32,
+    last: (u32, bool),
+}
+
+impl Members {
+    pub(crate) fn of(top: u32) -> Members {
+        Members { top, last: (0, false) }
+    }
+
+    pub(crate) fn contain(&mut self, owner: u32) -> bool {
+        if owner == 0 {
+            return false;
+        }
+        if self.last.0 != owner {
+            self.last = (owner, hooks::leads_to(owner, self.top));
+        }
+        self.last.1
+    }
+}
+
+impl Cache {
+    fn discharge(&self, members: &mut Members) {
+        // Without an owner vector nothing was ever charged.
+        if self.stat().owner_bytes == 0 {
+            return;
+        }
+        self.for_each_slot(|cpu, slot| {
+            // A look first: taking a sheaf off another CPU's stack costs a fence.
+            if slot.any_owner(self, cpu, |owner| members.contain(owner)) {
+                let pair = slot.take(self, cpu);
+                pair.sheaves().for_each(|sheaf| self.discharge_sheaf(sheaf, members));
+            }
+        });
+        self.barn.for_each_full(|sheaf| self.discharge_sheaf(sheaf, members));
+    }
+
+    fn discharge_sheaf(&self, sheaf: &Sheaf, members: &mut Members) {
+        let words = sheaf.iter().filter(|object| members.contain(object.owner())).filter_map(|object| object.owner_word());
+        hooks::discharge(words, self.price());
+    }
+
+    /// Two sheaves a CPU on each arm's side, and the barn's.
+    fn in_kind_bound(&self) -> u64 {
+        let nr_sheaves = 3 * nr_cpus() as u64 + super::cache::barn_limit() as u64;
+        nr_sheaves * u64::from(self.sheaf_capacity()) * self.price()
+    }
+}
