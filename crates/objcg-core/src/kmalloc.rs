@@ -16,11 +16,13 @@ mod large;
 
 use core::ptr::NonNull;
 
+use crate::cpu::Stacks;
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageIdx, PageKind, page};
 use crate::report::die;
 use crate::size_class::SizeClass;
-use crate::slab::{Cache, SlabObject, caches};
+use crate::slab::{Cache, FreeObject, SlabObject, caches};
+use crate::sync::{AtomicPtr, Ordering};
 
 /// What an address that a user alleges to own was found to be.
 enum Found {
@@ -29,22 +31,65 @@ enum Found {
     Huge,
 }
 
+/// Sizes and alignments below this, a power of two, find their stack in one table.
+const SHORTCUT_END: usize = 2048;
+/// log2 of the step from one place of that table to the next.
+const STEP_SHIFT: u32 = 3;
+
+/// The stacks of the class of each small size, by steps of 8 bytes; null before the first object of that size. A size that was
+/// rounded up to its alignment has a class whose objects all lie at multiples of it.
+static SHORTCUTS: [AtomicPtr<u8>; NR_SHORTCUTS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; NR_SHORTCUTS];
+/// Room for sizes and alignments below [`SHORTCUT_END`], rounded up to each other; a power of two.
+const NR_SHORTCUTS: usize = SHORTCUT_END / 4;
+
 /// At least `nr_bytes` at a multiple of `align`, a power of two; not initialised, charged to the current group. `None` if
 /// a limit refuses or the process is out of memory: nothing changed then.
 #[inline]
 #[must_use]
 pub fn alloc(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
-    match SizeClass::of_layout(nr_bytes, align) {
-        Some(class) => caches()[class.index()].alloc(),
-        None => alloc_pages(nr_bytes, align).map(|pages| pages.address),
+    if (nr_bytes | align) < SHORTCUT_END {
+        // Relaxed: as in `Cache::stacks`.
+        let stacks = Stacks::from_ptr(SHORTCUTS[step_of(nr_bytes, align)].load(Ordering::Relaxed));
+        if let Some(object) = Cache::pop(stacks) {
+            return match Cache::hand_out(object) {
+                Some(address) => Some(address),
+                None => hand_over(object, nr_bytes, align),
+            };
+        }
     }
+    alloc_slow(nr_bytes, align)
+}
+
+/// The place of a size in [`SHORTCUTS`]; size and alignment are below [`SHORTCUT_END`].
+#[inline(always)]
+fn step_of(nr_bytes: usize, align: usize) -> usize {
+    let rounded = (nr_bytes + (align - 1)) & align.wrapping_neg();
+    ((rounded + ((1 << STEP_SHIFT) - 1)) >> STEP_SHIFT) & (NR_SHORTCUTS - 1)
+}
+
+#[cold]
+#[inline(never)]
+fn hand_over(object: FreeObject, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    caches()[SizeClass::of_layout(nr_bytes, align)?.index()].hand_over(object)
+}
+
+#[inline(never)]
+fn alloc_slow(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    let Some(class) = SizeClass::of_layout(nr_bytes, align) else {
+        return alloc_pages(nr_bytes, align).map(|pages| pages.address);
+    };
+    let cache = &caches()[class.index()];
+    if (nr_bytes | align) < SHORTCUT_END {
+        SHORTCUTS[step_of(nr_bytes, align)].store(cache.stacks().as_ptr(), Ordering::Relaxed);
+    }
+    cache.alloc()
 }
 
 /// The same, all zero. Pages that come fresh from the operating system are not written again.
 #[must_use]
 pub fn alloc_zeroed(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let (address, zeroed) = match SizeClass::of_layout(nr_bytes, align) {
-        Some(class) => (caches()[class.index()].alloc()?, false),
+        Some(_) => (alloc(nr_bytes, align)?, false),
         None => {
             let pages = alloc_pages(nr_bytes, align)?;
             (pages.address, pages.zeroed)
@@ -81,7 +126,7 @@ fn alloc_pages(nr_bytes: usize, align: usize) -> Option<Pages> {
 #[inline]
 pub unsafe fn free(address: NonNull<u8>) {
     match SlabObject::find(address) {
-        Some(object) => Cache::free(&object),
+        Some(object) => Cache::free(object),
         None => free_pages(address),
     }
 }
@@ -90,7 +135,7 @@ pub unsafe fn free(address: NonNull<u8>) {
 #[inline(never)]
 fn free_pages(address: NonNull<u8>) {
     match find(address) {
-        Found::Slab(object) => Cache::free(&object),
+        Found::Slab(object) => Cache::free(object),
         Found::Large(head) => large::free(head),
         Found::Huge => huge::free(address),
     }
@@ -151,7 +196,7 @@ fn fits_in_place(size: usize, nr_bytes: usize, align: usize) -> bool {
 /// Looks an address up; aborts unless an object starts there.
 fn find(address: NonNull<u8>) -> Found {
     let addr = address.as_ptr() as usize;
-    let Some(of) = page_alloc::page_of(addr) else { return Found::Huge };
+    let Some(of) = page_alloc::page_at(addr) else { return Found::Huge };
     if let Some(object) = SlabObject::in_page(address, of) {
         return Found::Slab(object);
     }

@@ -151,7 +151,7 @@ impl KmemCache {
     /// The object came from this cache, and nothing uses it any more.
     #[inline]
     pub unsafe fn free(&self, object: NonNull<u8>) {
-        Cache::free(&self.find(object));
+        Cache::free(self.find(object));
     }
 
     /// The same through the sheaves of a given CPU, wherever this thread runs.
@@ -160,7 +160,7 @@ impl KmemCache {
     /// As for [`KmemCache::free`].
     #[inline]
     pub unsafe fn free_on(&self, cpu: CpuId, object: NonNull<u8>) {
-        Cache::free_on(cpu, &self.find(object));
+        Cache::free_on(cpu, self.find(object));
     }
 
     fn find(&self, object: NonNull<u8>) -> SlabObject {

@@ -22,7 +22,7 @@ use crate::sync::{AtomicU64, Lock, Ordering};
 pub(crate) use heap::RunHeap;
 pub(crate) use page::{Page, PageIdx, PageKind};
 use region::Reservation;
-pub(crate) use region::{address, end, index_of, page};
+pub(crate) use region::{address, end, page, page_at};
 use runs::FreeRuns;
 
 const DIRTY_BASE_PAGES: usize = (6 << 20) / PAGE_SIZE;
@@ -345,12 +345,6 @@ fn release_down_to(target: usize) -> usize {
 fn release_memory(run: PageIdx, nr_pages: u32) -> bool {
     NR_RELEASES.fetch_add(1, Ordering::Relaxed);
     region::release(run, nr_pages)
-}
-
-/// The descriptor of the page that an address lies in, if it lies in the region.
-#[inline(always)]
-pub(crate) fn page_of(addr: usize) -> Option<&'static Page> {
-    index_of(addr).map(page)
 }
 
 /// The head of the run that a page is in. Aborts when the page, that of `addr`, is not in any run that was handed out.

@@ -30,6 +30,7 @@ mod lists;
 mod meta;
 mod obj_exts;
 mod sheaf;
+mod sheaf_size;
 
 use core::ptr::NonNull;
 
@@ -37,13 +38,14 @@ use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, Page, PageIdx};
 use crate::size_class::{NR_CLASSES, SizeClass};
 use crate::report::die;
-use crate::sync::{AtomicPtr, AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering};
 
 pub(crate) use cache::Cache;
 pub use cache::CacheStat;
 pub(crate) use in_kind::{Members, bound as in_kind_bound};
 pub(crate) use meta::caches_for_fork;
-use sheaf::FreeObject;
+use obj_exts::OwnerVector;
+pub(crate) use sheaf::FreeObject;
 
 /// The caches of the size classes.
 static CACHES: [Cache; NR_CLASSES] = {
@@ -77,10 +79,11 @@ pub(crate) struct SlabObject {
 }
 
 impl SlabObject {
-    /// Looks an address up; `None` unless an object starts there.
+    /// Looks an address up; `None` unless an object starts there. The rest behind a slab's last object is taken for one: it
+    /// carries the mark of a free one, and [`Cache::free`] looks closer then.
     #[inline(always)]
     pub(crate) fn find(address: NonNull<u8>) -> Option<SlabObject> {
-        SlabObject::in_page(address, page_alloc::page_of(address.as_ptr() as usize)?)
+        SlabObject::in_page(address, page_alloc::page_at(address.as_ptr() as usize)?)
     }
 
     /// The same, for an address in this page.
@@ -90,6 +93,11 @@ impl SlabObject {
         let in_page = address.as_ptr() as usize % PAGE_SIZE;
         let obj_idx = cache.obj_idx(page.offset.load(Ordering::Relaxed) as usize + in_page)?;
         Some(SlabObject { address, cache, page, obj_idx })
+    }
+
+    /// Whether it is one of the slab's objects, and not the rest behind them, where another would start.
+    fn is_in_slab(&self) -> bool {
+        self.obj_idx < self.cache.nr_objects()
     }
 
     /// Looks up an object that the engine itself handed out or holds.
@@ -105,20 +113,18 @@ impl SlabObject {
         self.page.head()
     }
 
-    /// The object's owner word, if its page has the slab's owner vector.
+    /// The object's owner word in its slab's vector, as its page knows it.
     #[inline(always)]
-    fn owner(&self) -> Option<&'static AtomicU32> {
-        let vector = obj_exts::load(&self.page.obj_exts)?;
-        Some(self.owner_in(vector))
+    fn owner(&self) -> &'static AtomicU32 {
+        self.owner_in(obj_exts::load(&self.page.obj_exts))
     }
 
     /// The object's owner word in its slab's vector.
     #[inline(always)]
-    fn owner_in(&self, vector: NonNull<AtomicU32>) -> &'static AtomicU32 {
-        // SAFETY: the slab's cache made the vector with a word for each of its objects,
-        let word = unsafe { vector.add(self.obj_idx as usize) };
-        // SAFETY: and it stays until the slab is destroyed, which this object prevents.
-        unsafe { word.as_ref() }
+    fn owner_in(&self, vector: OwnerVector) -> &'static AtomicU32 {
+        // SAFETY: the slab's cache made the vector with a word for each of its objects, and it stays until the slab is
+        // destroyed, which this object prevents.
+        unsafe { vector.word(self.obj_idx) }
     }
 
     /// The object as it goes into a sheaf.
@@ -127,12 +133,12 @@ impl SlabObject {
         FreeObject::new(self.address, self.owner())
     }
 
-    /// What a free object's first word holds while it waits in a sheaf: its address, scrambled by an address that differs from
-    /// run to run. A live object that holds this by chance or design only costs a search.
+    /// What a free object's first word holds while it waits in a sheaf: its address, moved by an odd number, so that it is no
+    /// pointer to anything aligned. A live object that holds this by chance or design only costs a search.
     #[inline(always)]
     fn mark_of(address: NonNull<u8>) -> u64 {
-        static SALT: u8 = 0;
-        !(address.as_ptr() as u64 ^ (&raw const SALT) as u64)
+        const DISTANCE: u64 = 0x5a17_e5c3;
+        (address.as_ptr() as u64).wrapping_add(DISTANCE)
     }
 
     #[inline(always)]
@@ -144,8 +150,14 @@ impl SlabObject {
 
     #[inline(always)]
     fn mark(&self) {
-        // SAFETY: as in `is_marked`.
-        unsafe { self.address.cast::<u64>().write(Self::mark_of(self.address)) };
+        Self::write_mark(self.address);
+    }
+
+    /// Marks what starts at an address as free.
+    #[inline(always)]
+    fn write_mark(address: NonNull<u8>) {
+        // SAFETY: it is an object, or the rest of a slab, of at least 8 bytes, aligned to 8, and the engine's from here on.
+        unsafe { address.cast::<u64>().write(Self::mark_of(address)) };
     }
 
     /// Removes the mark of an object that is handed out.
@@ -166,8 +178,7 @@ impl SlabObject {
 ///
 /// The slice is good only while the page lock is held, as it is during [`page_alloc::for_each_object_run`].
 pub(crate) fn owners_of_slab(head: &Page) -> Option<&[AtomicU32]> {
-    let vector: &AtomicPtr<AtomicU32> = &head.obj_exts;
-    let vector = NonNull::new(vector.load(Ordering::Acquire))?;
+    let vector = obj_exts::load(&head.obj_exts).if_real()?;
     // SAFETY: the page lock keeps the slab, and its vector is freed only after the slab.
-    Some(unsafe { obj_exts::owners(vector, Cache::of_page(head)?.nr_objects()) })
+    Some(unsafe { vector.words(Cache::of_page(head)?.nr_objects()) })
 }

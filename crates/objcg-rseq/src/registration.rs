@@ -8,6 +8,8 @@ use crate::arch;
 const GIVEN_UP: u32 = -2i32 as u32;
 const RSEQ_FLAG_UNREGISTER: usize = 1;
 const AREA_BYTES: usize = 32;
+/// Of `cpu_id` in the area.
+const CPU_ID_OFFSET: usize = 4;
 
 const MEMBARRIER_PRIVATE_EXPEDITED_RSEQ: usize = 1 << 7;
 const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_RSEQ: usize = 1 << 8;
@@ -109,13 +111,13 @@ fn system_call(flags: usize) -> isize {
 
 fn give_up() {
     // SAFETY: the kernel does not use the area of a thread that is not registered.
-    unsafe { arch::thread_store(arch::own_offset() + 4, GIVEN_UP) };
+    unsafe { arch::thread_store::<CPU_ID_OFFSET>(arch::own_offset(), GIVEN_UP) };
 }
 
 #[inline]
 fn cpu_id() -> u32 {
     // SAFETY: `OFFSET` is that of libc's or our own area; before `init` it is 0, and the word there is the thread's as well.
-    unsafe { arch::thread_load(arch::OFFSET.load(Ordering::Relaxed) + 4) }
+    unsafe { arch::thread_load::<CPU_ID_OFFSET>(arch::OFFSET.load(Ordering::Relaxed)) }
 }
 
 /// The CPU that this thread runs on at this moment; `None` if it is not registered, or runs on a CPU that has no data.

@@ -4,14 +4,14 @@
 use crate::arch;
 
 /// Bytes from our own area to the word behind it.
-const WORD_OFFSET: isize = 32;
+const WORD_OFFSET: usize = 32;
 
 /// This thread's word.
 #[inline(always)]
 #[must_use]
 pub fn thread_word() -> u32 {
     // SAFETY: the word is in static thread-local storage, behind the area.
-    unsafe { arch::thread_load(arch::own_offset() + WORD_OFFSET) }
+    unsafe { arch::thread_load::<WORD_OFFSET>(arch::own_offset()) }
 }
 
 /// Replaces this thread's word; returns the one before.
@@ -19,6 +19,6 @@ pub fn thread_word() -> u32 {
 pub fn replace_thread_word(word: u32) -> u32 {
     let previous = thread_word();
     // SAFETY: as above, and it is written by nobody else.
-    unsafe { arch::thread_store(arch::own_offset() + WORD_OFFSET, word) };
+    unsafe { arch::thread_store::<WORD_OFFSET>(arch::own_offset(), word) };
     previous
 }

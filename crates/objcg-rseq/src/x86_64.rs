@@ -89,8 +89,9 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
     unsafe {
         asm!(
             begin!(),
-            "xor {object:e}, {object:e}",
-            part!(),
+            "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
+            "jae 8f",
+            "shl {at}, {shift}",
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
             "mov {object}, qword ptr [{top}]",
@@ -101,6 +102,10 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
             delay!(),
             "mov qword ptr [{at}], {top}",
             "3:",
+            ".pushsection .text.unlikely.objcg_rseq, \"ax\"",
+            "8: xor {object:e}, {object:e}",
+            "jmp 3b",
+            ".popsection",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object, note = out(reg) note,
             stack = in(reg) stack, shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
             options(nostack),
@@ -111,31 +116,31 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
 
 #[inline(always)]
 pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, note: *mut u8) -> bool {
-    let done: u32;
     // SAFETY: the caller's areas are valid; the place above the top is nobody's until the commit.
     unsafe {
         asm!(
             begin!(),
-            "xor {done:e}, {done:e}",
-            part!(),
+            "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
+            "jae {give_up}",
+            "shl {at}, {shift}",
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
             "cmp qword ptr [{top} + 16], {lid}",
-            "je 3f",
+            "je {give_up}",
             "mov qword ptr [{top} + 16], {object}",
             "mov qword ptr [{top} + 24], {note}",
             "add {top}, 16",
-            "inc {done:e}",
             delay!(),
             "mov qword ptr [{at}], {top}",
             "3:",
-            area = out(reg) _, at = out(reg) _, top = out(reg) _, done = out(reg) done,
+            area = out(reg) _, at = out(reg) _, top = out(reg) _,
             stack = in(reg) stack, object = in(reg) object, note = in(reg) note, lid = const crate::LID,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            give_up = label { return false },
             options(nostack),
         );
     }
-    done != 0
+    true
 }
 
 #[inline]
@@ -327,29 +332,32 @@ pub(crate) fn libc_area() -> Option<(isize, u32)> {
     Some((offset, unsafe { size.read() }))
 }
 
-/// Reads the 32-bit word at an offset from the thread pointer.
+/// Reads the 32-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.
 ///
 /// # Safety
-/// The offset lies in the thread's static thread-local storage.
+/// The word lies in the thread's static thread-local storage.
 #[inline(always)]
-pub(crate) unsafe fn thread_load(offset: isize) -> u32 {
+pub(crate) unsafe fn thread_load<const DISPLACEMENT: usize>(offset: isize) -> u32 {
     let value;
-    // SAFETY: the caller vouches for the offset.
+    // SAFETY: the caller vouches for the place.
     unsafe {
-        asm!("mov {:e}, dword ptr fs:[{}]", out(reg) value, in(reg) offset,
+        asm!("mov {:e}, dword ptr fs:[{} + {}]", out(reg) value, in(reg) offset, const DISPLACEMENT,
             options(pure, readonly, nostack, preserves_flags));
     }
     value
 }
 
-/// Writes the 32-bit word at an offset from the thread pointer.
+/// Writes the 32-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.
 ///
 /// # Safety
 /// As for [`thread_load`], and the word is ours to write.
 #[inline(always)]
-pub(crate) unsafe fn thread_store(offset: isize, value: u32) {
-    // SAFETY: the caller vouches for the offset.
-    unsafe { asm!("mov dword ptr fs:[{}], {:e}", in(reg) offset, in(reg) value, options(nostack, preserves_flags)) };
+pub(crate) unsafe fn thread_store<const DISPLACEMENT: usize>(offset: isize, value: u32) {
+    // SAFETY: the caller vouches for the place.
+    unsafe {
+        asm!("mov dword ptr fs:[{} + {}], {:e}", in(reg) offset, const DISPLACEMENT, in(reg) value,
+            options(nostack, preserves_flags));
+    }
 }
 
 /// The address of the thread's static thread-local storage that offsets count from.

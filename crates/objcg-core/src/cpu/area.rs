@@ -83,19 +83,29 @@ fn part(cpu: CpuId) -> Option<&'static Part> {
     Some(unsafe { part.as_ref() })
 }
 
-/// The stacks of one cache: a top word in each CPU's part. The null one is of no cache: nothing comes from it or gets onto it.
-#[derive(Clone, Copy)]
+/// The stacks of one number: a top word in each CPU's part; or null, where there is no area or nobody has looked for it yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stacks(*mut Stack);
 
+/// The number whose stacks stay empty: all that have no stacks of their own share them.
+const NOBODYS: usize = NR_STACKS - 1;
+
 impl Stacks {
-    /// The stacks of a number; null if the number is too high or the area was not made.
+    /// The stacks of a number, in an area that is made now; null if there is none. Numbers that are too high share stacks that
+    /// stay empty.
     pub(crate) fn of_number(number: usize) -> Stacks {
+        init();
         let first = AREA.load(Ordering::Acquire);
-        if first.is_null() || number >= NR_STACKS {
+        if first.is_null() {
             return Stacks(ptr::null_mut());
         }
         // SAFETY: the field is inside the first part.
-        Stacks(unsafe { &raw mut (*first).stacks[number] }.cast())
+        Stacks(unsafe { &raw mut (*first).stacks[number.min(NOBODYS)] }.cast())
+    }
+
+    /// Whether sheaves can be laid on them.
+    pub(crate) fn are_usable(self) -> bool {
+        !self.0.is_null() && self != Stacks::of_number(NOBODYS)
     }
 
     pub(crate) fn from_ptr(address: *mut u8) -> Stacks {
@@ -104,11 +114,6 @@ impl Stacks {
 
     pub(crate) fn as_ptr(self) -> *mut u8 {
         self.0.cast()
-    }
-
-    #[inline]
-    pub(crate) fn is_null(self) -> bool {
-        self.0.is_null()
     }
 
     /// Takes the top entry of this CPU's stack.
@@ -125,11 +130,11 @@ impl Stacks {
     }
 
     /// Puts an entry onto this CPU's stack, if there is room.
+    ///
+    /// Null only where there is no area, and then no section gets as far as to look: caches find their stacks before they
+    /// have a first object, so whoever has an object to put knows them.
     #[inline(always)]
     pub(crate) fn push(self, entry: Entry) -> bool {
-        if self.0.is_null() {
-            return false;
-        }
         // SAFETY: as in `pop`.
         unsafe { objcg_rseq::push(PerCpu::<Stack, SHIFT>::new(self.0), entry) }
     }

@@ -16,15 +16,23 @@ const LARGEST: usize = 1 << 40;
 const SMALLEST: usize = 64 << 20;
 /// Slabs and aligned runs count on the region's own alignment.
 pub(super) const ALIGN: usize = 2 << 20;
+/// log2 of the bytes of a descriptor.
+const DESCRIPTOR_SHIFT: u32 = size_of::<Page>().trailing_zeros();
 /// The committed part grows by multiples of this, so that its descriptors fill whole pages.
 pub(super) const COMMIT_PAGES: u32 = (PAGE_SIZE / size_of::<Page>()) as u32;
 
-/// Address of page 0. Set once, before `COMMITTED` leaves 0.
-static BASE: AtomicUsize = AtomicUsize::new(0);
-/// Address of page 0's descriptor. Set once, before `COMMITTED` leaves 0.
-static VMEMMAP: AtomicUsize = AtomicUsize::new(0);
-/// Bytes of the region that are committed. Only grows.
-static COMMITTED: AtomicUsize = AtomicUsize::new(0);
+/// Where everything is: one static, so that a look-up needs one address.
+struct Region {
+    /// Address of page 0. Set once, before `committed` leaves 0.
+    base: AtomicUsize,
+    /// Bytes of the region that are committed. Only grows.
+    committed: AtomicUsize,
+    /// Address of page 0's descriptor. Set once, before `committed` leaves 0.
+    vmemmap: AtomicUsize,
+}
+
+static REGION: Region =
+    Region { base: AtomicUsize::new(0), committed: AtomicUsize::new(0), vmemmap: AtomicUsize::new(0) };
 
 /// Bytes that were reserved; the page lock's owner keeps it.
 #[derive(Clone, Copy)]
@@ -44,8 +52,8 @@ pub(super) fn reserve() -> Option<Reservation> {
         let vmemmap_bytes = (nr_bytes >> PAGE_SHIFT) * size_of::<Page>();
         if let Some(start) = os::reserve(vmemmap_bytes + nr_bytes + ALIGN) {
             let vmemmap = start.as_ptr() as usize;
-            BASE.store((vmemmap + vmemmap_bytes).next_multiple_of(ALIGN), Ordering::Relaxed);
-            VMEMMAP.store(vmemmap, Ordering::Relaxed);
+            REGION.base.store((vmemmap + vmemmap_bytes).next_multiple_of(ALIGN), Ordering::Relaxed);
+            REGION.vmemmap.store(vmemmap, Ordering::Relaxed);
             return Some(Reservation { nr_pages: (nr_bytes >> PAGE_SHIFT) as u32 });
         }
         nr_bytes /= 2;
@@ -57,11 +65,11 @@ pub(super) fn reserve() -> Option<Reservation> {
 
 /// Makes the next `nr_pages` of the region, and their descriptors, usable. Called under the page lock, after `reserve`.
 pub(super) fn commit(nr_pages: u32) -> bool {
-    let old_bytes = COMMITTED.load(Ordering::Relaxed);
+    let old_bytes = REGION.committed.load(Ordering::Relaxed);
     let nr_bytes = (nr_pages as usize) << PAGE_SHIFT;
     let old_pages = old_bytes >> PAGE_SHIFT;
-    let memory = BASE.load(Ordering::Relaxed) + old_bytes;
-    let descriptors = VMEMMAP.load(Ordering::Relaxed) + old_pages * size_of::<Page>();
+    let memory = REGION.base.load(Ordering::Relaxed) + old_bytes;
+    let descriptors = REGION.vmemmap.load(Ordering::Relaxed) + old_pages * size_of::<Page>();
     let (Some(memory), Some(descriptors)) = (pointer(memory), pointer(descriptors)) else { return false };
     // SAFETY: both ranges lie in the reservation, above what is committed; the caller checked that the region has them.
     let committed = unsafe { os::commit(descriptors, nr_pages as usize * size_of::<Page>()) };
@@ -69,8 +77,8 @@ pub(super) fn commit(nr_pages: u32) -> bool {
     if !committed || !unsafe { os::commit(memory, nr_bytes) } {
         return false;
     }
-    // Release pairs with the Acquire in `index_of`: who sees the new bound sees the base addresses.
-    COMMITTED.store(old_bytes + nr_bytes, Ordering::Release);
+    // Release pairs with the Acquire in `page_at`: who sees the new bound sees the base addresses.
+    REGION.committed.store(old_bytes + nr_bytes, Ordering::Release);
     true
 }
 
@@ -78,26 +86,35 @@ fn pointer(addr: usize) -> Option<NonNull<u8>> {
     NonNull::new(core::ptr::with_exposed_provenance_mut(addr))
 }
 
-/// The page that an address lies in, if it lies in the region.
-#[inline]
-pub(crate) fn index_of(addr: usize) -> Option<PageIdx> {
+/// The descriptor of the page that an address lies in, if it lies in the region: the shortest way.
+#[inline(always)]
+pub(crate) fn page_at(addr: usize) -> Option<&'static Page> {
     // Acquire pairs with the Release in `commit`.
-    let committed = COMMITTED.load(Ordering::Acquire);
-    let offset = addr.wrapping_sub(BASE.load(Ordering::Relaxed));
-    if offset < committed { Some(PageIdx((offset >> PAGE_SHIFT) as u32)) } else { None }
+    let committed = REGION.committed.load(Ordering::Acquire);
+    let offset = addr.wrapping_sub(REGION.base.load(Ordering::Relaxed));
+    if offset >= committed {
+        return None;
+    }
+    // One descriptor of 64 bytes for each page of 4096.
+    let descriptor_offset = (offset >> (PAGE_SHIFT - DESCRIPTOR_SHIFT)) & !(size_of::<Page>() - 1);
+    let descriptors = core::ptr::with_exposed_provenance::<Page>(REGION.vmemmap.load(Ordering::Relaxed));
+    // SAFETY: the offset is that of a committed page's descriptor.
+    let descriptor = unsafe { descriptors.byte_add(descriptor_offset) };
+    // SAFETY: as in `page`.
+    Some(unsafe { &*descriptor })
 }
 
 /// The end of the committed pages.
 pub(crate) fn end() -> PageIdx {
-    PageIdx((COMMITTED.load(Ordering::Acquire) >> PAGE_SHIFT) as u32)
+    PageIdx((REGION.committed.load(Ordering::Acquire) >> PAGE_SHIFT) as u32)
 }
 
 /// The descriptor of a committed page.
-#[inline]
+#[inline(always)]
 pub(crate) fn page(idx: PageIdx) -> &'static Page {
     debug_assert!(idx < end());
-    let descriptors = core::ptr::with_exposed_provenance::<Page>(VMEMMAP.load(Ordering::Relaxed));
-    // SAFETY: page numbers come from `index_of` and from runs, both below the committed end, so the descriptor is inside
+    let descriptors = core::ptr::with_exposed_provenance::<Page>(REGION.vmemmap.load(Ordering::Relaxed));
+    // SAFETY: page numbers come from runs, below the committed end, so the descriptor is inside
     // the reservation.
     let descriptor = unsafe { descriptors.add(idx.0 as usize) };
     // SAFETY: it is committed for ever, zero (a valid `Page`) when new, and all its fields are atomics.
@@ -107,7 +124,7 @@ pub(crate) fn page(idx: PageIdx) -> &'static Page {
 /// The address of a page.
 #[inline]
 pub(crate) fn address(idx: PageIdx) -> NonNull<u8> {
-    let base = core::ptr::with_exposed_provenance_mut::<u8>(BASE.load(Ordering::Relaxed));
+    let base = core::ptr::with_exposed_provenance_mut::<u8>(REGION.base.load(Ordering::Relaxed));
     // SAFETY: as for `page`, the page lies inside the reservation,
     let address = unsafe { base.add((idx.0 as usize) << PAGE_SHIFT) };
     // SAFETY: which is not at address 0.

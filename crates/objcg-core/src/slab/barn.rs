@@ -7,7 +7,7 @@
 use crate::sync::Lock;
 
 /// Shelves for this many sheaves of either kind.
-pub(super) const MAX_SHEAVES: usize = if cfg!(loom) { 1 } else { 8 };
+pub(super) const MAX_SHEAVES: usize = if cfg!(loom) { 1 } else { 16 };
 
 pub(crate) struct Barn<S> {
     shelves: Lock<Shelves<S>>,

@@ -12,6 +12,7 @@ use super::lists::SlabLists;
 use core::ptr::NonNull;
 
 use super::sheaf::Sheaf;
+use super::sheaf_size::SheafSize;
 use crate::cpu::Stacks;
 use crate::hooks;
 use crate::os::PAGE_SIZE;
@@ -20,10 +21,6 @@ use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
 use crate::table::{Slot, Table};
 
-/// Bytes of objects that one sheaf holds, within the bounds below.
-const SHEAF_BYTES: usize = 4096;
-const MIN_SHEAF_OBJECTS: usize = 2;
-const MAX_SHEAF_OBJECTS: usize = 60;
 /// Empty slabs that a size class keeps before it gives pages back.
 const KEEP_EMPTY: u32 = 1;
 
@@ -46,8 +43,8 @@ pub(crate) struct Cache {
     size: AtomicU32,
     nr_objects: AtomicU32,
     nr_pages: AtomicU32,
-    /// Objects of one sheaf; 0 without sheaves.
-    sheaf_capacity: AtomicU32,
+    /// How large its sheaves are to be.
+    pub(super) sheaf_size: SheafSize,
     keep_empty: AtomicU32,
     next_free: AtomicU32,
     /// Which stacks are this cache's: classes count from 0, typed caches from [`NR_CLASSES`].
@@ -88,7 +85,7 @@ impl Cache {
         size: AtomicU32::new(0),
         nr_objects: AtomicU32::new(0),
         nr_pages: AtomicU32::new(0),
-        sheaf_capacity: AtomicU32::new(0),
+        sheaf_size: SheafSize::NONE,
         keep_empty: AtomicU32::new(0),
         next_free: AtomicU32::new(0),
         number: AtomicU32::new(u32::MAX),
@@ -114,7 +111,7 @@ impl Cache {
     pub(crate) const fn for_class(class: SizeClass) -> Cache {
         let size = class.size();
         Cache {
-            sheaf_capacity: AtomicU32::new(sheaf_capacity(size)),
+            sheaf_size: SheafSize::for_objects(size),
             number: AtomicU32::new(class.index() as u32),
             ..Cache::for_engine(size, SlabGeometry::for_size(size))
         }
@@ -129,8 +126,7 @@ impl Cache {
         cache.nr_objects.store(geometry.objects, Ordering::Relaxed);
         cache.nr_pages.store(geometry.pages, Ordering::Relaxed);
         cache.keep_empty.store(keep_empty, Ordering::Relaxed);
-        let capacity = if with_sheaves { sheaf_capacity(size) } else { 0 };
-        cache.sheaf_capacity.store(capacity, Ordering::Relaxed);
+        cache.sheaf_size.set(if with_sheaves { SheafSize::for_objects(size) } else { SheafSize::NONE });
         cache.number.store(NR_CLASSES as u32 + idx, Ordering::Relaxed);
         Some(idx)
     }
@@ -192,37 +188,31 @@ impl Cache {
         self.nr_pages.load(Ordering::Relaxed)
     }
 
-    #[inline]
-    pub(super) fn sheaf_capacity(&self) -> u32 {
-        self.sheaf_capacity.load(Ordering::Relaxed)
-    }
-
     pub(super) fn keep_empty(&self) -> u32 {
         self.keep_empty.load(Ordering::Relaxed)
     }
 
-    /// The number of the object at `offset` in its slab; `None` if no object starts there.
+    /// The number of the object at `offset` in its slab; `None` if none starts there. The rest behind the last object counts as one.
     #[inline(always)]
     pub(super) fn obj_idx(&self, offset: usize) -> Option<u32> {
         let reciprocal = self.reciprocal.load(Ordering::Relaxed);
         let product = offset as u128 * u128::from(reciprocal);
         let idx = (product >> 64) as u32;
         // The fraction of a multiple is below the reciprocal, any other is not.
-        ((product as u64) < reciprocal && idx < self.nr_objects()).then_some(idx)
+        ((product as u64) < reciprocal).then_some(idx)
     }
 
     /// The CPUs' stacks of this cache.
     #[inline(always)]
-    pub(super) fn stacks(&self) -> Stacks {
+    pub(crate) fn stacks(&self) -> Stacks {
         // Relaxed: what it points at is in the area, whose making happened before anybody stored this.
         Stacks::from_ptr(self.stacks.load(Ordering::Relaxed))
     }
 
-    /// Finds the stacks, once the area is made.
-    pub(super) fn find_stacks(&self) -> Stacks {
+    /// Finds the stacks, before the first object.
+    pub(super) fn find_stacks(&self) {
         let stacks = Stacks::of_number(self.number.load(Ordering::Relaxed) as usize);
         self.stacks.store(stacks.as_ptr(), Ordering::Release);
-        stacks
     }
 
     /// Whether this is one of the engine's own caches.
@@ -245,28 +235,17 @@ impl Cache {
             nr_objects: self.counters.nr_taken.load(Ordering::Relaxed),
         }
     }
+
+    /// Objects that its slabs have room for.
+    pub(super) fn nr_places(&self) -> u64 {
+        self.counters.nr_slabs.load(Ordering::Relaxed) * u64::from(self.nr_objects())
+    }
 }
 
 /// ⌈2^64 / size⌉. Offset × this is ⌊offset / size⌋ in the upper half, and in the lower half less than this exactly for multiples:
 /// the rounding adds less than offset, and offsets and sizes are below 2^20.
 const fn reciprocal(size: usize) -> u64 {
     (u64::MAX / size as u64) + 1
-}
-
-const fn sheaf_capacity(size: usize) -> u32 {
-    let fitting = SHEAF_BYTES / size;
-    (if fitting < MIN_SHEAF_OBJECTS {
-        MIN_SHEAF_OBJECTS
-    } else if fitting > MAX_SHEAF_OBJECTS {
-        MAX_SHEAF_OBJECTS
-    } else {
-        fitting
-    }) as u32
-}
-
-/// Full sheaves that the barn of a cache may hold.
-pub(super) const fn barn_limit() -> usize {
-    4
 }
 
 #[cfg(test)]
@@ -282,8 +261,7 @@ mod tests {
             let cache = Cache::for_engine(size, geometry);
             for offset in 0..geometry.pages as usize * 4096 {
                 let idx = (offset / size) as u32;
-                let starts = offset % size == 0 && idx < geometry.objects;
-                assert_eq!(cache.obj_idx(offset), starts.then_some(idx), "size {size}, offset {offset}");
+                assert_eq!(cache.obj_idx(offset), (offset % size == 0).then_some(idx), "size {size}, offset {offset}");
             }
         }
     }

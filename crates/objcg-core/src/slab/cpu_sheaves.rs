@@ -24,7 +24,8 @@
 use core::mem;
 use core::ptr::NonNull;
 
-use super::cache::{Cache, barn_limit};
+use super::cache::Cache;
+use super::barn::MAX_SHEAVES;
 use super::sheaf::{FreeObject, OnStack, Sheaf};
 use super::{SlabObject, in_kind, meta};
 use crate::cpu::{self, CpuId, Stacks, nr_cpus};
@@ -51,17 +52,23 @@ impl Cache {
     /// An object, charged to the current group; `None` if a limit refuses or without memory.
     #[inline]
     pub(crate) fn alloc(&'static self) -> Option<NonNull<u8>> {
-        match self.stacks().pop() {
-            Some(entry) => self.hand_out(FreeObject::of_entry(entry)),
+        match Cache::pop(self.stacks()) {
+            Some(object) => self.give(object),
             None => self.alloc_slow(),
         }
     }
 
+    /// Takes an object off this CPU's stack.
+    #[inline(always)]
+    pub(crate) fn pop(stacks: Stacks) -> Option<FreeObject> {
+        stacks.pop().map(FreeObject::of_entry)
+    }
+
     /// Gives an object back to its cache.
     #[inline(always)]
-    pub(crate) fn free(object: &SlabObject) {
+    pub(crate) fn free(object: SlabObject) {
         if object.is_marked() {
-            object.cache.check_double_free(object);
+            return free_marked(object.address);
         }
         object.mark();
         let free = object.into_free();
@@ -70,17 +77,22 @@ impl Cache {
         }
     }
 
-    /// Makes an object that was taken out of a sheaf the current group's.
+    /// Hands out an object that was taken out of a sheaf, if it is the current group's already.
     #[inline(always)]
-    pub(crate) fn hand_out(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
+    pub(crate) fn hand_out(object: FreeObject) -> Option<NonNull<u8>> {
         if object.owner() != hooks::current() {
-            return self.hand_over(object);
+            return None;
         }
         SlabObject::clear_mark(object.address);
         Some(object.address)
     }
 
-    /// The same for an object that is another's, or nobody's.
+    /// Hands out an object that was taken out of a sheaf, whosever it is.
+    fn give(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
+        Cache::hand_out(object).or_else(|| self.hand_over(object))
+    }
+
+    /// Hands out an object that is another's, or nobody's, until now.
     #[cold]
     #[inline(never)]
     pub(crate) fn hand_over(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
@@ -104,7 +116,7 @@ impl Cache {
 
     /// An object that could not be handed out is free again.
     fn take_back(&'static self, object: FreeObject) {
-        if self.sheaf_capacity() > 0 {
+        if self.sheaf_size.capacity() > 0 {
             self.free_slow(object);
         } else {
             self.put_one(object);
@@ -126,7 +138,7 @@ impl Cache {
             pair.lay(stacks, cpu);
             break object;
         };
-        self.hand_out(object?)
+        self.give(object?)
     }
 
     #[cold]
@@ -141,7 +153,17 @@ impl Cache {
                 continue;
             }
             pair.free(self, object);
-            return pair.lay(stacks, cpu);
+            pair.lay(stacks, cpu);
+            break;
+        }
+        self.let_slabs_go();
+    }
+
+    /// Empties all sheaves if it is they that hold the slabs.
+    fn let_slabs_go(&self) {
+        let nr_taken = self.counters.nr_taken.load(Ordering::Relaxed);
+        if self.sheaf_size.is_holding_slabs(nr_taken, self.nr_places()) {
+            self.shrink_to(self.keep_empty());
         }
     }
 
@@ -151,13 +173,13 @@ impl Cache {
             Some(slot) => slot.0.lock().portably(|pair| pair.alloc(self)),
             None => self.take_one(),
         };
-        self.hand_out(object?)
+        self.give(object?)
     }
 
     /// The same as [`Cache::free`] through the sheaves of a given CPU, under their lock.
-    pub(crate) fn free_on(cpu: CpuId, object: &SlabObject) {
+    pub(crate) fn free_on(cpu: CpuId, object: SlabObject) {
         if object.is_marked() {
-            object.cache.check_double_free(object);
+            object.cache.check_double_free(&object);
         }
         object.mark();
         object.cache.free_to(cpu, object.into_free());
@@ -178,11 +200,9 @@ impl Cache {
         self.put_one(object);
     }
 
-    /// The CPUs' stacks, if there are any.
+    /// The CPUs' stacks, if sheaves can be laid on them.
     fn usable_stacks(&self) -> Option<Stacks> {
-        let known = self.stacks();
-        let stacks = if known.is_null() { self.find_stacks() } else { known };
-        (!stacks.is_null()).then_some(stacks)
+        Some(self.stacks()).filter(|stacks| stacks.are_usable())
     }
 
     /// This cache's slot of a CPU; `None` without sheaves or without memory for the slots.
@@ -201,7 +221,7 @@ impl Cache {
     #[cold]
     #[inline(never)]
     fn make_slots(&self) -> Option<NonNull<CpuSheaves>> {
-        if self.sheaf_capacity() == 0 {
+        if self.sheaf_size.capacity() == 0 {
             return None;
         }
         in_kind::init();
@@ -258,9 +278,10 @@ impl Cache {
     }
 
     /// An object that carries the mark of a free one: searched for before anything is believed.
-    #[cold]
-    #[inline(never)]
     fn check_double_free(&self, object: &SlabObject) {
+        if !object.is_in_slab() {
+            die!("{:p}: behind the last object of {} bytes of its slab", object.address, self.size());
+        }
         let has = |sheaf: &Sheaf| sheaf.iter().any(|free| free.address == object.address);
         let mut is_free = false;
         self.for_each_slot(|cpu, slot| {
@@ -285,6 +306,15 @@ impl Cache {
         self.barn.release_after_fork();
         self.for_each_slot(|_, slot| slot.0.force_unlock());
     }
+}
+
+/// Frees an object that carries the mark of a free one.
+#[cold]
+#[inline(never)]
+fn free_marked(address: NonNull<u8>) {
+    let object = SlabObject::of(address);
+    object.cache.check_double_free(&object);
+    object.cache.free_slow(object.into_free());
 }
 
 impl CpuSheaves {
@@ -380,34 +410,33 @@ impl Pair {
             mem::swap(&mut self.main, &mut self.spare);
             return self.main.as_mut().and_then(Sheaf::pop);
         }
-        let Some(main) = self.main.take().or_else(|| Sheaf::new(cache.sheaf_capacity())) else {
-            return cache.take_one();
-        };
-        let main = match cache.barn.trade_empty(main) {
+        let Some(empty) = self.main.take().or_else(|| cache.new_sheaf()) else { return cache.take_one() };
+        let main = match cache.barn.trade_empty(empty) {
             Ok(traded) => {
                 if let Some(surplus) = traded.surplus {
                     surplus.free();
                 }
-                traded.sheaf
+                self.main.insert(traded.sheaf)
             }
-            Err(main) => main,
+            Err(empty) => {
+                let Some(empty) = cache.resized(empty) else { return cache.take_one() };
+                let main = self.main.insert(empty);
+                // Half a sheaf: the other half is room for frees, and unused objects pin slabs.
+                cache.sheaf_size.note_take();
+                cache.take(main.room().div_ceil(2), |object| {
+                    main.push(object);
+                });
+                main
+            }
         };
-        let main = self.main.insert(main);
-        if main.is_empty() {
-            // Half a sheaf: the other half is room for frees, and unused objects pin slabs.
-            let want = main.room().div_ceil(2);
-            cache.take(want, |object| {
-                main.push(object);
-            });
-        }
         main.pop()
     }
 
     fn free_slow(&mut self, cache: &Cache, object: FreeObject) {
-        if self.spare.as_ref().is_none_or(|spare| spare.room() == 0) {
-            self.make_room(cache);
-        } else {
+        if self.spare.as_ref().is_some_and(|spare| spare.room() > 0) {
             mem::swap(&mut self.main, &mut self.spare);
+        } else {
+            self.make_room(cache);
         }
         let pushed = self.main.as_mut().is_some_and(|main| main.push(object));
         if !pushed {
@@ -417,22 +446,32 @@ impl Pair {
 
     /// Main and spare are full or missing: makes main one with room, if memory allows.
     fn make_room(&mut self, cache: &Cache) {
-        let Some(full) = self.main.take() else {
-            self.main = cache.barn.take_empty().or_else(|| Sheaf::new(cache.sheaf_capacity()));
-            return;
-        };
-        if self.spare.is_none() {
-            self.spare = Some(full);
-            self.main = cache.barn.take_empty().or_else(|| Sheaf::new(cache.sheaf_capacity()));
-            return;
-        }
-        self.main = match cache.barn.trade_full(full, barn_limit()) {
-            Ok(empty) => empty.or_else(|| Sheaf::new(cache.sheaf_capacity())),
-            Err(mut full) => {
+        let full = self.main.take();
+        let full = if self.spare.is_none() { mem::replace(&mut self.spare, full) } else { full };
+        self.main = match full.map(|full| cache.barn.trade_full(full, MAX_SHEAVES)) {
+            None => cache.barn.take_empty().or_else(|| cache.new_sheaf()),
+            Some(Ok(empty)) => empty.or_else(|| cache.new_sheaf()),
+            Some(Err(mut full)) => {
+                cache.sheaf_size.note_put();
                 cache.put_all(&mut full);
-                Some(full)
+                cache.resized(full)
             }
         };
+    }
+}
+
+impl Cache {
+    fn new_sheaf(&self) -> Option<Sheaf> {
+        Sheaf::new(self.sheaf_size.capacity())
+    }
+
+    /// An empty sheaf, replaced by one of today's size if it is of another.
+    fn resized(&self, empty: Sheaf) -> Option<Sheaf> {
+        if empty.capacity() == self.sheaf_size.capacity() {
+            return Some(empty);
+        }
+        empty.free();
+        self.new_sheaf()
     }
 }
 

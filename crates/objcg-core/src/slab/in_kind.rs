@@ -2,6 +2,7 @@
 //! nothing if it is the one that had them. To that group they are stock, like the bytes in `memcg::stock`: already charged,
 //! ready to be used, and given back by a drain.
 
+use super::barn::MAX_SHEAVES;
 use super::cache::Cache;
 use super::sheaf::Sheaf;
 use super::{caches, typed_caches};
@@ -67,9 +68,9 @@ impl Cache {
         hooks::discharge(words, self.price());
     }
 
-    /// Two sheaves a CPU on each arm's side, and the barn's.
+    /// Three sheaves a CPU, with that of threads without rseq, and the barn's.
     fn in_kind_bound(&self) -> u64 {
-        let nr_sheaves = 3 * nr_cpus() as u64 + super::cache::barn_limit() as u64;
-        nr_sheaves * u64::from(self.sheaf_capacity()) * self.price()
+        let nr_sheaves = 3 * nr_cpus() + MAX_SHEAVES;
+        nr_sheaves as u64 * u64::from(self.sheaf_size.largest()) * self.price()
     }
 }

@@ -9,7 +9,8 @@ use core::ptr::NonNull;
 
 use super::cache::Cache;
 use super::sheaf::{FreeObject, Sheaf};
-use super::{SlabObject, free_bits, meta, obj_exts};
+use super::obj_exts::{self, OwnerVector};
+use super::{SlabObject, free_bits, meta};
 use crate::hooks;
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, Page, PageIdx, PageKind, Run, RunHeap, page};
@@ -46,9 +47,8 @@ impl SlabLists {
             nr_taken += free_bits::take(head, cache.nr_objects(), want - nr_taken, |obj_idx| {
                 // SAFETY: objects of a slab lie inside its run.
                 let address = unsafe { base.add(obj_idx as usize * cache.size()) };
-                // SAFETY: the vector has a word for each object, and stays as long as this one is taken.
-                let owner = vector.map(|vector| unsafe { vector.add(obj_idx as usize).as_ref() });
-                found(FreeObject::new(address, owner));
+                // SAFETY: the number is an object's of this slab, and the vector stays as long as it is taken.
+                found(FreeObject::new(address, unsafe { vector.word(obj_idx) }));
             });
             if head.nr_free.load(Ordering::Relaxed) == 0 {
                 self.partial.remove(slab);
@@ -152,6 +152,7 @@ impl Cache {
     }
 
     fn new_slab(&self) -> Option<PageIdx> {
+        self.find_stacks();
         let run = page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine)?;
         let head = run.page();
         if !free_bits::init(head, self.nr_objects()) {
@@ -161,19 +162,29 @@ impl Cache {
         page_alloc::mark_tails(&run);
         for (nth, page) in run.pages().enumerate() {
             page.offset.store((nth * PAGE_SIZE) as u32, Ordering::Relaxed);
-            page.obj_exts.store(core::ptr::null_mut(), Ordering::Relaxed);
+            page.obj_exts.store(OwnerVector::nobodys().as_ptr(), Ordering::Relaxed);
             page.cache.store(self.as_page_field(), Ordering::Relaxed);
         }
+        self.mark_rest(run.head);
         self.counters.nr_slabs.fetch_add(1, Ordering::Relaxed);
         // Only now: a walk that finds a slab may read all of its descriptor.
         page_alloc::publish_slab(run.head);
         Some(run.head)
     }
 
+    /// Gives the rest behind the last object the mark of a free one, so that nobody takes it for an object.
+    fn mark_rest(&self, slab: PageIdx) {
+        let objects_end = self.nr_objects() as usize * self.size();
+        if objects_end + size_of::<u64>() <= self.nr_pages() as usize * PAGE_SIZE {
+            // SAFETY: a word there is inside the slab's run, behind its objects.
+            SlabObject::write_mark(unsafe { page_alloc::address(slab).add(objects_end) });
+        }
+    }
+
     fn destroy_slabs(&self, mut slabs: RunHeap) {
         while let Some(slab) = slabs.pop_lowest() {
             let bits = free_bits::detach(page(slab), self.nr_objects());
-            let vector = obj_exts::take(&page(slab).obj_exts);
+            let vector = obj_exts::load(&page(slab).obj_exts).if_real();
             self.counters.nr_slabs.fetch_sub(1, Ordering::Relaxed);
             let run = Run::of_head(slab);
             // From here on a walk finds no slab here, and a stray free no cache.
@@ -194,12 +205,11 @@ impl Cache {
 
     /// The owner word of an object, in a vector that is made now if the slab has none yet; `None` without memory.
     pub(super) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
-        if let Some(owner) = object.owner() {
-            return Some(owner);
+        if let Some(vector) = obj_exts::load(&object.page.obj_exts).if_real() {
+            return Some(object.owner_in(vector));
         }
         let run = Run::of_head(object.slab());
-        let installed = obj_exts::load(&run.page().obj_exts);
-        let vector = match installed {
+        let vector = match obj_exts::load(&run.page().obj_exts).if_real() {
             Some(vector) => vector,
             None => self.make_vector(run.page())?,
         };
@@ -209,10 +219,10 @@ impl Cache {
         Some(object.owner_in(vector))
     }
 
-    fn make_vector(&self, head: &Page) -> Option<NonNull<AtomicU32>> {
-        let fresh = meta::alloc(self.owner_vector_bytes())?.cast();
+    fn make_vector(&self, head: &Page) -> Option<OwnerVector> {
+        let fresh = OwnerVector::new(meta::alloc(self.owner_vector_bytes())?.cast());
         self.counters.owner_bytes.fetch_add(self.full_owner_bytes(), Ordering::Relaxed);
-        let (vector, mine) = obj_exts::install(&head.obj_exts, fresh);
+        let (vector, mine) = obj_exts::install(&head.obj_exts, OwnerVector::nobodys().as_ptr(), fresh);
         if !mine {
             self.free_owner_vector(fresh);
         }
@@ -227,9 +237,9 @@ impl Cache {
         meta::full_size(self.owner_vector_bytes()) as u64
     }
 
-    fn free_owner_vector(&self, vector: NonNull<AtomicU32>) {
+    fn free_owner_vector(&self, vector: OwnerVector) {
         self.counters.owner_bytes.fetch_sub(self.full_owner_bytes(), Ordering::Relaxed);
         // SAFETY: the vector was never installed, or its slab is gone: nothing refers to it.
-        unsafe { meta::free(vector.cast(), self.owner_vector_bytes()) };
+        unsafe { meta::free(vector.first().cast(), self.owner_vector_bytes()) };
     }
 }

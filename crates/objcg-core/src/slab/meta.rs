@@ -53,10 +53,10 @@ pub(crate) fn alloc(nr_bytes: usize) -> Option<NonNull<u8>> {
 /// Nothing refers to the memory any more.
 pub(crate) unsafe fn free(memory: NonNull<u8>, nr_bytes: usize) {
     match class_of(nr_bytes) {
-        Some(class) => CACHES[class.index()].put_one(FreeObject::new(memory, None)),
+        Some(class) => CACHES[class.index()].put_one(FreeObject::nobodys(memory)),
         None => {
             let addr = memory.as_ptr() as usize;
-            if let Some(page) = page_alloc::page_of(addr) {
+            if let Some(page) = page_alloc::page_at(addr) {
                 page_alloc::free(Run::of_head(page_alloc::head_of(addr, page)));
             }
         }

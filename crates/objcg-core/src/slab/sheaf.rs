@@ -21,11 +21,9 @@ use core::ptr::NonNull;
 use objcg_rseq::LID;
 
 use super::meta;
+use super::obj_exts::{self, OwnerVector};
 use crate::cpu::Entry;
 use crate::sync::{AtomicU32, Ordering};
-
-/// The owner word of objects whose slab has no owner vector. Never written.
-static NO_OWNER: AtomicU32 = AtomicU32::new(0);
 
 /// A free object on its way: where it is, and the word that says to whom it is still charged.
 #[derive(Clone, Copy)]
@@ -35,10 +33,15 @@ pub(crate) struct FreeObject {
 }
 
 impl FreeObject {
-    /// An object and its word in its slab's owner vector, if there is one.
-    #[inline]
-    pub(super) fn new(address: NonNull<u8>, owner: Option<&'static AtomicU32>) -> FreeObject {
-        FreeObject { address, owner: owner.unwrap_or(&NO_OWNER) }
+    #[inline(always)]
+    pub(super) fn new(address: NonNull<u8>, owner: &'static AtomicU32) -> FreeObject {
+        FreeObject { address, owner }
+    }
+
+    /// An object that was never charged.
+    pub(super) fn nobodys(address: NonNull<u8>) -> FreeObject {
+        // SAFETY: the vector of slabs without one has a first word, and is never destroyed.
+        FreeObject { address, owner: unsafe { OwnerVector::nobodys().word(0) } }
     }
 
     /// The vessel that it is charged to.
@@ -50,7 +53,7 @@ impl FreeObject {
 
     /// Its owner word, if its slab had an owner vector when it was freed.
     pub(super) fn owner_word(&self) -> Option<&'static AtomicU32> {
-        Some(self.owner).filter(|word| !core::ptr::eq(*word, &raw const NO_OWNER))
+        (!obj_exts::is_nobodys(self.owner)).then_some(self.owner)
     }
 
     #[inline(always)]
@@ -137,7 +140,6 @@ impl Sheaf {
         self.header().nr_objects
     }
 
-    #[expect(dead_code, reason = "adaptive capacity")]
     pub(super) fn capacity(&self) -> u32 {
         self.header().capacity
     }

@@ -1,0 +1,161 @@
+//! How large a cache's sheaves are: by bytes at first, then by use.
+//!
+//! A sheaf that is too small sends a loop to the slabs and back again; one that is too large keeps objects from others, and each
+//! of those may be the last of its slab. So a cache starts small and its sheaves double when objects go to the slabs in one
+//! direction soon after they came in the other: then a larger sheaf would have kept them. They become smallest when the cache's
+//! slabs stand nearly empty, since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`].
+//!
+//! | | objects | bytes |
+//! |---|---|---|
+//! | first size | 2 … 60 | 4 KiB |
+//! | largest | 4 … 256 | 64 KiB |
+//! | smallest, while slabs stand empty | 2 … 8 | 4 KiB |
+//!
+//! All that grew share [`EXTRA_BYTES`]; when it is used up, all start again.
+
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+const FIRST_BYTES: usize = 4 << 10;
+const FIRST_OBJECTS: (usize, usize) = (2, 60);
+const LARGEST_BYTES: usize = 64 << 10;
+const LARGEST_OBJECTS: (usize, usize) = (4, 256);
+const SMALLEST_OBJECTS: (usize, usize) = (2, 8);
+
+/// Bytes by which all sheaf sizes together may exceed the first ones.
+const EXTRA_BYTES: usize = 1 << 20;
+/// Slabs with fewer than one object in this many places stand nearly empty. The second is for caches whose objects came back
+/// every time that their sheaves were emptied.
+const EMPTY_SHARE: (u32, u32) = (4, 256);
+/// Fewer bytes of slabs are not worth a look.
+const MIN_SLAB_BYTES: u64 = 128 << 10;
+
+/// Bytes by which sheaf sizes exceed the first ones, and how often they were all reset.
+static EXTRA: AtomicUsize = AtomicUsize::new(0);
+static RESETS: AtomicU32 = AtomicU32::new(0);
+
+/// Which way objects last went between sheaves and slabs.
+const NEITHER: u32 = 0;
+const TO_SLABS: u32 = 1;
+const FROM_SLABS: u32 = 2;
+
+pub(super) struct SheafSize {
+    /// Objects; 0 without sheaves.
+    capacity: AtomicU32,
+    /// Bytes of an object.
+    size: AtomicU32,
+    last_move: AtomicU32,
+    /// The reset that this size has seen.
+    reset: AtomicU32,
+    /// Slabs are looked at again when no more objects than this are taken.
+    look_at: AtomicU64,
+    /// See [`EMPTY_SHARE`].
+    empty_share: AtomicU32,
+}
+
+impl SheafSize {
+    #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of a static")]
+    pub(super) const NONE: SheafSize = SheafSize {
+        capacity: AtomicU32::new(0),
+        size: AtomicU32::new(0),
+        last_move: AtomicU32::new(NEITHER),
+        reset: AtomicU32::new(0),
+        look_at: AtomicU64::new(u64::MAX),
+        empty_share: AtomicU32::new(EMPTY_SHARE.0),
+    };
+
+    pub(super) const fn for_objects(size: usize) -> SheafSize {
+        SheafSize { capacity: AtomicU32::new(first(size)), size: AtomicU32::new(size as u32), ..SheafSize::NONE }
+    }
+
+    /// Takes another's values, before the cache is used.
+    pub(super) fn set(&self, other: SheafSize) {
+        self.capacity.store(other.capacity.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.size.store(other.size.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.last_move.store(NEITHER, Ordering::Relaxed);
+        self.look_at.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Objects of a new sheaf; 0 without sheaves.
+    pub(super) fn capacity(&self) -> u32 {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// The most objects that a sheaf of the cache ever has.
+    pub(super) fn largest(&self) -> u32 {
+        if self.capacity() == 0 { 0 } else { largest(self.size.load(Ordering::Relaxed) as usize) }
+    }
+
+    /// Objects are about to come from the slabs.
+    pub(super) fn note_take(&self) {
+        if self.last_move.swap(FROM_SLABS, Ordering::Relaxed) == TO_SLABS {
+            self.grow();
+        }
+        if self.look_at.swap(u64::MAX, Ordering::Relaxed) != u64::MAX {
+            // Sheaves were emptied, and now objects are wanted again.
+            let share = self.empty_share.load(Ordering::Relaxed);
+            self.empty_share.store((2 * share).min(EMPTY_SHARE.1), Ordering::Relaxed);
+        }
+    }
+
+    /// Objects are about to go to the slabs.
+    pub(super) fn note_put(&self) {
+        if self.last_move.swap(TO_SLABS, Ordering::Relaxed) == FROM_SLABS {
+            self.grow();
+        }
+    }
+
+    fn grow(&self) {
+        let size = self.size.load(Ordering::Relaxed) as usize;
+        let resets = RESETS.load(Ordering::Relaxed);
+        if self.reset.swap(resets, Ordering::Relaxed) != resets {
+            self.capacity.store(first(size), Ordering::Relaxed);
+        }
+        let old = self.capacity();
+        let new = (2 * old).min(largest(size));
+        let extra = (new - old) as usize * size;
+        if EXTRA.fetch_add(extra, Ordering::Relaxed) + extra > EXTRA_BYTES {
+            RESETS.fetch_add(1, Ordering::Relaxed);
+            EXTRA.store(0, Ordering::Relaxed);
+        }
+        self.capacity.store(new, Ordering::Relaxed);
+    }
+
+    /// Whether slabs with room for `nr_places` objects stand nearly empty with `nr_taken` of them, which are in use or in
+    /// sheaves; true once for each halving of those taken. The sheaves are smallest then.
+    pub(super) fn is_holding_slabs(&self, nr_taken: u64, nr_places: u64) -> bool {
+        let share = u64::from(self.empty_share.load(Ordering::Relaxed));
+        let size = self.size.load(Ordering::Relaxed);
+        if nr_taken * share >= nr_places
+            || nr_places * u64::from(size) < MIN_SLAB_BYTES
+            || nr_taken > self.look_at.load(Ordering::Relaxed)
+        {
+            return false;
+        }
+        self.look_at.store(nr_taken / 2, Ordering::Relaxed);
+        self.last_move.store(NEITHER, Ordering::Relaxed);
+        self.capacity.store(smallest(size as usize), Ordering::Relaxed);
+        true
+    }
+}
+
+const fn first(size: usize) -> u32 {
+    within(FIRST_BYTES / size, FIRST_OBJECTS)
+}
+
+const fn largest(size: usize) -> u32 {
+    within(LARGEST_BYTES / size, LARGEST_OBJECTS)
+}
+
+const fn smallest(size: usize) -> u32 {
+    within(FIRST_BYTES / size, SMALLEST_OBJECTS)
+}
+
+const fn within(nr_objects: usize, (least, most): (usize, usize)) -> u32 {
+    (if nr_objects < least {
+        least
+    } else if nr_objects > most {
+        most
+    } else {
+        nr_objects
+    }) as u32
+}
