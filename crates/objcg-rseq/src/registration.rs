@@ -69,10 +69,9 @@ fn find() -> u8 {
     if let Some((offset, size)) = arch::libc_area()
         && size > 0
     {
-        arch::OFFSET.store(offset, Ordering::Relaxed);
+        arch::set_offset(offset);
         return LIBC;
     }
-    arch::OFFSET.store(arch::own_offset(), Ordering::Relaxed);
     if register_own() { OWN } else { ABSENT }
 }
 
@@ -116,8 +115,8 @@ fn give_up() {
 
 #[inline]
 fn cpu_id() -> u32 {
-    // SAFETY: `OFFSET` is that of libc's or our own area; before `init` it is 0, and the word there is the thread's as well.
-    unsafe { arch::thread_load::<CPU_ID_OFFSET>(arch::OFFSET.load(Ordering::Relaxed)) }
+    // SAFETY: the offset is that of libc's or our own area.
+    unsafe { arch::thread_load::<CPU_ID_OFFSET>(arch::offset()) }
 }
 
 /// The CPU that this thread runs on at this moment; `None` if it is not registered, or runs on a CPU that has no data.

@@ -5,12 +5,17 @@
 //! of its data; `{area}` the offset of the registered area from the thread pointer.
 
 use core::arch::{asm, global_asm};
-use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
 use crate::{Stack, TaggedWord};
 
-/// Offset of the registered area from the thread pointer.
-pub(crate) static OFFSET: AtomicIsize = AtomicIsize::new(0);
+unsafe extern "C" {
+    /// Offset of the area that the sections use from the thread pointer. At first that of our own area, where every thread is
+    /// without a CPU: a section that runs before `init` must not write into libc's data.
+    #[link_name = "objcg_rseq_offset"]
+    safe static OFFSET: AtomicIsize;
+}
+
 /// CPUs below this have data. 0 before `init`: all sections give up.
 pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
 /// Loops before a commit, for tests.
@@ -33,6 +38,12 @@ global_asm!(
     "objcg_rseq_area:",
     ".long 0, -1, 0, 0, 0, 0, 0, 0",
     ".quad 0, 0, 0, 0",
+    ".popsection",
+    ".pushsection .data.objcg_rseq, \"aw\", @progbits",
+    ".balign 8",
+    ".hidden objcg_rseq_offset",
+    ".globl objcg_rseq_offset",
+    "objcg_rseq_offset: .quad objcg_rseq_area@TPOFF",
     ".popsection",
     ".weak __rseq_offset",
     ".weak __rseq_size",
@@ -358,6 +369,16 @@ pub(crate) unsafe fn thread_store<const DISPLACEMENT: usize>(offset: isize, valu
         asm!("mov dword ptr fs:[{} + {}], {:e}", in(reg) offset, const DISPLACEMENT, in(reg) value,
             options(nostack, preserves_flags));
     }
+}
+
+/// Offset of the area that the sections use.
+pub(crate) fn offset() -> isize {
+    OFFSET.load(Ordering::Relaxed)
+}
+
+/// Has the sections use libc's area. Not while one is under way.
+pub(crate) fn set_offset(offset: isize) {
+    OFFSET.store(offset, Ordering::Relaxed);
 }
 
 /// The address of the thread's static thread-local storage that offsets count from.

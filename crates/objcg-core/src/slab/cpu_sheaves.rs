@@ -410,7 +410,8 @@ impl Pair {
             mem::swap(&mut self.main, &mut self.spare);
             return self.main.as_mut().and_then(Sheaf::pop);
         }
-        let Some(empty) = self.main.take().or_else(|| cache.new_sheaf()) else { return cache.take_one() };
+        let empty = self.main.take().and_then(|empty| cache.resized(empty)).or_else(|| cache.new_sheaf());
+        let Some(empty) = empty else { return cache.take_one() };
         let main = match cache.barn.trade_empty(empty) {
             Ok(traded) => {
                 if let Some(surplus) = traded.surplus {
@@ -419,7 +420,6 @@ impl Pair {
                 self.main.insert(traded.sheaf)
             }
             Err(empty) => {
-                let Some(empty) = cache.resized(empty) else { return cache.take_one() };
                 let main = self.main.insert(empty);
                 // Half a sheaf: the other half is room for frees, and unused objects pin slabs.
                 cache.sheaf_size.note_take();
@@ -448,15 +448,16 @@ impl Pair {
     fn make_room(&mut self, cache: &Cache) {
         let full = self.main.take();
         let full = if self.spare.is_none() { mem::replace(&mut self.spare, full) } else { full };
-        self.main = match full.map(|full| cache.barn.trade_full(full, MAX_SHEAVES)) {
-            None => cache.barn.take_empty().or_else(|| cache.new_sheaf()),
-            Some(Ok(empty)) => empty.or_else(|| cache.new_sheaf()),
+        let empty = match full.map(|full| cache.barn.trade_full(full, MAX_SHEAVES)) {
+            None => cache.barn.take_empty(),
+            Some(Ok(empty)) => empty,
             Some(Err(mut full)) => {
                 cache.sheaf_size.note_put();
                 cache.put_all(&mut full);
-                cache.resized(full)
+                Some(full)
             }
         };
+        self.main = empty.and_then(|empty| cache.resized(empty)).or_else(|| cache.new_sheaf());
     }
 }
 

@@ -73,6 +73,7 @@ impl SheafSize {
         self.size.store(other.size.load(Ordering::Relaxed), Ordering::Relaxed);
         self.last_move.store(NEITHER, Ordering::Relaxed);
         self.look_at.store(u64::MAX, Ordering::Relaxed);
+        self.empty_share.store(EMPTY_SHARE.0, Ordering::Relaxed);
     }
 
     /// Objects of a new sheaf; 0 without sheaves.
