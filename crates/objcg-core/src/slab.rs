@@ -36,8 +36,8 @@ use core::ptr::NonNull;
 
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, Page, PageIdx};
-use crate::size_class::{NR_CLASSES, SizeClass};
 use crate::report::die;
+use crate::size_class::{NR_CLASSES, SizeClass};
 use crate::sync::{AtomicU32, Ordering};
 
 pub(crate) use cache::Cache;
@@ -79,8 +79,7 @@ pub(crate) struct SlabObject {
 }
 
 impl SlabObject {
-    /// Looks an address up; `None` unless an object starts there. The rest behind a slab's last object is taken for one: it
-    /// carries the mark of a free one, and [`Cache::free`] looks closer then.
+    /// Looks an address up; `None` unless an object starts there.
     #[inline(always)]
     pub(crate) fn find(address: NonNull<u8>) -> Option<SlabObject> {
         SlabObject::in_page(address, page_alloc::page_at(address.as_ptr() as usize)?)
@@ -93,11 +92,6 @@ impl SlabObject {
         let in_page = address.as_ptr() as usize % PAGE_SIZE;
         let obj_idx = cache.obj_idx(page.offset.load(Ordering::Relaxed) as usize + in_page)?;
         Some(SlabObject { address, cache, page, obj_idx })
-    }
-
-    /// Whether it is one of the slab's objects, and not the rest behind them, where another would start.
-    fn is_in_slab(&self) -> bool {
-        self.obj_idx < self.cache.nr_objects()
     }
 
     /// Looks up an object that the engine itself handed out or holds.
@@ -142,22 +136,24 @@ impl SlabObject {
     }
 
     #[inline(always)]
-    fn is_marked(&self) -> bool {
-        // SAFETY: every object has at least 8 bytes, is aligned to 8, and is the engine's from here on. Volatile: the
-        // user may have left the bytes uninitialised, any value will do.
-        unsafe { self.address.cast::<u64>().read_volatile() == Self::mark_of(self.address) }
+    fn is_marked(address: NonNull<u8>) -> bool {
+        // SAFETY: the object was just taken out of a sheaf, so it is the engine's; it has at least 8 aligned bytes. Volatile:
+        // a user who writes to a free object is what this is looking for.
+        unsafe { address.cast::<u64>().read_volatile() == Self::mark_of(address) }
     }
 
     #[inline(always)]
     fn mark(&self) {
-        Self::write_mark(self.address);
+        // SAFETY: every object has at least 8 bytes, is aligned to 8, and is the engine's from here on.
+        unsafe { self.address.cast::<u64>().write(Self::mark_of(self.address)) };
     }
 
-    /// Marks what starts at an address as free.
-    #[inline(always)]
-    fn write_mark(address: NonNull<u8>) {
-        // SAFETY: it is an object, or the rest of a slab, of at least 8 bytes, aligned to 8, and the engine's from here on.
-        unsafe { address.cast::<u64>().write(Self::mark_of(address)) };
+    /// Marks an object that comes from its slab: it has the mark already if it was ever freed.
+    fn mark_taken(address: NonNull<u8>) {
+        if !Self::is_marked(address) {
+            // SAFETY: as in `is_marked`.
+            unsafe { address.cast::<u64>().write(Self::mark_of(address)) };
+        }
     }
 
     /// Removes the mark of an object that is handed out.
@@ -165,12 +161,6 @@ impl SlabObject {
     fn clear_mark(address: NonNull<u8>) {
         // SAFETY: the object was just taken out of a sheaf, so it is the engine's; it has at least 8 aligned bytes.
         unsafe { address.cast::<u64>().write(0) };
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn report_double_free(&self) -> ! {
-        die!("{:p}: double free of an object of {} bytes", self.address, self.cache.size())
     }
 }
 

@@ -1,15 +1,17 @@
 //! Whose area the sections use: libc's, our own, or none.
 
+#![expect(unsafe_code, reason = "registers with the kernel, and reads what it writes")]
+
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::arch;
 
-/// `cpu_id` of a thread that shall not be registered any more.
-const GIVEN_UP: u32 = -2i32 as u32;
 const RSEQ_FLAG_UNREGISTER: usize = 1;
 const AREA_BYTES: usize = 32;
 /// Of `cpu_id` in the area.
 const CPU_ID_OFFSET: usize = 4;
+/// Bytes from our own area to a word behind it: not 0 in a thread that shall not be registered any more.
+const GIVEN_UP_OFFSET: usize = 36;
 
 const MEMBARRIER_PRIVATE_EXPEDITED_RSEQ: usize = 1 << 7;
 const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_RSEQ: usize = 1 << 8;
@@ -79,8 +81,8 @@ fn find() -> u8 {
 /// was refused, or has unregistered, is not tried again.
 pub fn register_thread() -> bool {
     match registration() {
-        Registration::Libc => current_cpu().is_some(),
-        Registration::Own => current_cpu().is_some() || (cpu_id() != GIVEN_UP && register_own()),
+        Registration::Libc => is_registered(),
+        Registration::Own => is_registered() || (!has_given_up() && register_own()),
         Registration::Absent => false,
     }
 }
@@ -88,9 +90,10 @@ pub fn register_thread() -> bool {
 /// Unregisters this thread's own area, for good: to be called before the thread's static thread-local storage goes. Does
 /// nothing where libc registers.
 pub fn unregister_thread() {
-    if registration() == Registration::Own && current_cpu().is_some() {
-        system_call(RSEQ_FLAG_UNREGISTER);
+    if registration() == Registration::Own && is_registered() {
+        // First, so that a signal handler does not register again.
         give_up();
+        system_call(RSEQ_FLAG_UNREGISTER);
     }
 }
 
@@ -109,14 +112,24 @@ fn system_call(flags: usize) -> isize {
 }
 
 fn give_up() {
-    // SAFETY: the kernel does not use the area of a thread that is not registered.
-    unsafe { arch::thread_store::<CPU_ID_OFFSET>(arch::own_offset(), GIVEN_UP) };
+    // SAFETY: the word is in static thread-local storage, behind the area, and only this function changes it.
+    unsafe { arch::thread_store::<GIVEN_UP_OFFSET>(arch::own_offset(), 1) };
 }
 
+fn has_given_up() -> bool {
+    // SAFETY: as above.
+    unsafe { arch::thread_load::<GIVEN_UP_OFFSET>(arch::own_offset()) != 0 }
+}
+
+/// The CPU's number; negative, as an `i32`, in a thread that is not registered.
 #[inline]
 fn cpu_id() -> u32 {
     // SAFETY: the offset is that of libc's or our own area.
-    unsafe { arch::thread_load::<CPU_ID_OFFSET>(arch::offset()) }
+    unsafe { arch::thread_load_volatile::<CPU_ID_OFFSET>(arch::offset()) }
+}
+
+fn is_registered() -> bool {
+    cpu_id().cast_signed() >= 0
 }
 
 /// The CPU that this thread runs on at this moment; `None` if it is not registered, or runs on a CPU that has no data.

@@ -1,6 +1,8 @@
 //! A 32-bit word of each thread, 0 at first, in static thread-local storage: one load to find it, no destructor, good before
 //! `main` and after the other thread-locals are gone, in an executable and in a library alike.
 
+#![expect(unsafe_code, reason = "a word at an offset from the thread pointer")]
+
 use crate::arch;
 
 /// Bytes from our own area to the word behind it.

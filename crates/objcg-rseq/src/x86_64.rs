@@ -4,6 +4,8 @@
 //! instruction before label 3 is the commit; a jump to 3 gives up without one. `{at}` is this CPU's number, then the address
 //! of its data; `{area}` the offset of the registered area from the thread pointer.
 
+#![expect(unsafe_code, reason = "restartable sequences are assembly")]
+
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
@@ -20,14 +22,16 @@ unsafe extern "C" {
 pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
 /// Loops before a commit, for tests.
 pub(crate) static DELAY: AtomicU64 = AtomicU64::new(0);
+/// Aborts so far, for tests.
+pub(crate) static ABORTS: AtomicU64 = AtomicU64::new(0);
 
+pub(crate) const HAS_THREAD_WORD: bool = true;
 pub(crate) const SIGNATURE: u32 = 0x5305_3053;
 pub(crate) const SYS_RSEQ: usize = 334;
 pub(crate) const SYS_MEMBARRIER: usize = 324;
 
-// Our own area (32 bytes; `cpu_id` is -1: not registered) and behind it the thread's word, in static thread-local storage:
-// found by one load, before `main` as well, and in a preloaded library. libc's symbols are weak: absent where libc does not
-// register.
+// Our own area (32 bytes; `cpu_id` is -1: not registered) and behind it the thread's words, in static thread-local storage:
+// found by one load, before `main` as well, and in a preloaded library.
 global_asm!(
     ".pushsection .tdata.objcg_rseq, \"awT\", @progbits",
     ".balign 32",
@@ -45,8 +49,6 @@ global_asm!(
     ".globl objcg_rseq_offset",
     "objcg_rseq_offset: .quad objcg_rseq_area@TPOFF",
     ".popsection",
-    ".weak __rseq_offset",
-    ".weak __rseq_size",
 );
 
 macro_rules! begin {
@@ -61,7 +63,9 @@ macro_rules! begin {
             // The signature stands before the abort handler, as the operand of an instruction that is never run.
             ".byte 0x0f, 0xb9, 0x3d\n",
             ".long 0x53053053\n",
-            "4: jmp 5f\n",
+            "4:\n",
+            count_abort!(),
+            "jmp 5f\n",
             ".popsection\n",
             "5: mov {area}, qword ptr [rip + {offset}]\n",
             "lea {at}, [rip + 99b]\n",
@@ -89,7 +93,22 @@ macro_rules! delay {
 #[cfg(not(feature = "delay"))]
 macro_rules! delay {
     () => {
-        "/* {delay} */\n"
+        "/* {delay} {aborts} */\n"
+    };
+}
+
+/// Run by the abort handler.
+#[cfg(feature = "delay")]
+macro_rules! count_abort {
+    () => {
+        "lock inc qword ptr [rip + {aborts}]\n"
+    };
+}
+
+#[cfg(not(feature = "delay"))]
+macro_rules! count_abort {
+    () => {
+        ""
     };
 }
 
@@ -118,7 +137,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
             "jmp 3b",
             ".popsection",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object, note = out(reg) note,
-            stack = in(reg) stack, shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            stack = in(reg) stack, shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -138,6 +157,8 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
             "mov {top}, qword ptr [{at}]",
             "cmp qword ptr [{top} + 16], {lid}",
             "je {give_up}",
+            "cmp qword ptr [{top}], {object}",
+            "je {give_up}",
             "mov qword ptr [{top} + 16], {object}",
             "mov qword ptr [{top} + 24], {note}",
             "add {top}, 16",
@@ -146,7 +167,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _,
             stack = in(reg) stack, object = in(reg) object, note = in(reg) note, lid = const crate::LID,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return false },
             options(nostack),
         );
@@ -178,13 +199,15 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
             "sub {top}, 16",
             "inc {nr}",
             "jmp 7b",
-            "8:",
+            // None: no commit. A stopper may be taken away by whoever has put it there.
+            "8: test {nr}, {nr}",
+            "jz 3f",
             delay!(),
             "mov qword ptr [{at}], {top}",
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, to = out(reg) _, nr = out(reg) nr_taken,
             stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -219,13 +242,15 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(
             "add {top}, 16",
             "inc {nr}",
             "jmp 7b",
-            "8:",
+            // None: no commit. A stopper may be taken away by whoever has put it there.
+            "8: test {nr}, {nr}",
+            "jz 3f",
             delay!(),
             "mov qword ptr [{at}], {top}",
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, from = out(reg) _, nr = out(reg) nr_put,
             stack = in(reg) stack, entries = in(reg) entries, nr_entries = in(reg) nr_entries, lid = const crate::LID,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -263,7 +288,7 @@ pub(crate) unsafe fn compare_add<const SHIFT: u32>(
             "3:",
             area = out(reg) _, at = out(reg) _, new = out(reg) _, found = out(reg) _, done = out(reg) done,
             word = in(reg) word, guard = in(reg) guard, tag = in(reg) tag, delta = in(reg) delta,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -284,7 +309,7 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
             "add qword ptr [{counter} + {at}], {delta}",
             "3:",
             area = out(reg) _, at = out(reg) _, done = out(reg) done, counter = in(reg) counter, delta = in(reg) delta,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -307,7 +332,7 @@ pub(crate) unsafe fn exchange(word: *mut usize, cpu: u32, new: usize) -> Option<
             "mov qword ptr [{word}], {new}",
             "3:",
             area = out(reg) _, at = out(reg) _, done = out(reg) done, old = out(reg) old,
-            word = in(reg) word, cpu = in(reg) cpu, new = in(reg) new, offset = sym OFFSET, delay = sym DELAY,
+            word = in(reg) word, cpu = in(reg) cpu, new = in(reg) new, offset = sym OFFSET, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -331,7 +356,9 @@ pub(crate) fn libc_area() -> Option<(isize, u32)> {
     let (offset, size): (*const isize, *const u32);
     // SAFETY: loads of two addresses that the loader wrote; 0 for an absent symbol.
     unsafe {
-        asm!("mov {}, qword ptr [rip + __rseq_offset@GOTPCREL]", "mov {}, qword ptr [rip + __rseq_size@GOTPCREL]",
+        // Weak, and said so here: it counts in the object file that has the loads.
+        asm!(".weak __rseq_offset", ".weak __rseq_size",
+            "mov {}, qword ptr [rip + __rseq_offset@GOTPCREL]", "mov {}, qword ptr [rip + __rseq_size@GOTPCREL]",
             out(reg) offset, out(reg) size, options(pure, nomem, nostack, preserves_flags));
     }
     if offset.is_null() || size.is_null() {
@@ -343,10 +370,26 @@ pub(crate) fn libc_area() -> Option<(isize, u32)> {
     Some((offset, unsafe { size.read() }))
 }
 
-/// Reads the 32-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.
+/// Reads the 32-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer, which the kernel may change at any
+/// time.
 ///
 /// # Safety
 /// The word lies in the thread's static thread-local storage.
+#[inline(always)]
+pub(crate) unsafe fn thread_load_volatile<const DISPLACEMENT: usize>(offset: isize) -> u32 {
+    let value;
+    // SAFETY: the caller vouches for the place.
+    unsafe {
+        asm!("mov {:e}, dword ptr fs:[{} + {}]", out(reg) value, in(reg) offset, const DISPLACEMENT,
+            options(readonly, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Reads the 32-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.
+///
+/// # Safety
+/// The word lies in the thread's static thread-local storage, and this thread alone changes it.
 #[inline(always)]
 pub(crate) unsafe fn thread_load<const DISPLACEMENT: usize>(offset: isize) -> u32 {
     let value;
@@ -361,7 +404,7 @@ pub(crate) unsafe fn thread_load<const DISPLACEMENT: usize>(offset: isize) -> u3
 /// Writes the 32-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.
 ///
 /// # Safety
-/// As for [`thread_load`], and the word is ours to write.
+/// As for [`thread_load`].
 #[inline(always)]
 pub(crate) unsafe fn thread_store<const DISPLACEMENT: usize>(offset: isize, value: u32) {
     // SAFETY: the caller vouches for the place.
@@ -372,11 +415,12 @@ pub(crate) unsafe fn thread_store<const DISPLACEMENT: usize>(offset: isize, valu
 }
 
 /// Offset of the area that the sections use.
+#[inline]
 pub(crate) fn offset() -> isize {
     OFFSET.load(Ordering::Relaxed)
 }
 
-/// Has the sections use libc's area. Not while one is under way.
+/// Has the sections use libc's area.
 pub(crate) fn set_offset(offset: isize) {
     OFFSET.store(offset, Ordering::Relaxed);
 }

@@ -57,6 +57,15 @@ fn commit(fault: &str) {
             free(object);
             others.into_iter().for_each(free);
             free(object);
+            // Found out before it would be handed to a second user.
+            let mut taken: Vec<_> = Vec::with_capacity(5000);
+            taken.extend((0..5000).map(|_| alloc(100)));
+        }
+        "write after free" => {
+            free(object);
+            // SAFETY: not met: the fault.
+            unsafe { object.cast::<u64>().write_volatile(1) };
+            let _user = alloc(100);
         }
         "double free in a group" => {
             let tenant = Memcg::root().create("tenant").expect("a new name");
@@ -67,7 +76,11 @@ fn commit(fault: &str) {
         "double free on another thread" => {
             let address = object.as_ptr() as usize;
             free(object);
-            let other = move || free(NonNull::new(std::ptr::with_exposed_provenance_mut(address)).expect("not null"));
+            let other = move || {
+                free(NonNull::new(std::ptr::with_exposed_provenance_mut(address)).expect("not null"));
+                let mut taken: Vec<_> = Vec::with_capacity(5000);
+                taken.extend((0..5000).map(|_| alloc(100)));
+            };
             thread::spawn(other).join().expect("the process ends before");
         }
         "interior" => free(inside(object, 8)),
@@ -91,11 +104,12 @@ fn commit(fault: &str) {
 
 #[test]
 fn i9_faults_abort_with_one_line() {
-    const FAULTS: [&str; 15] = [
+    const FAULTS: [&str; 16] = [
         "small double free",
         "small double free after others",
         "small double free in a group",
         "small double free on another thread",
+        "small write after free",
         "small interior",
         "small stack",
         "small static",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::tidy;
+use crate::{golden, tidy};
 
 struct Step {
     name: &'static str,
@@ -18,6 +18,8 @@ struct Step {
 enum Work {
     /// The style check, in this process.
     Tidy,
+    /// The count of instructions, in this process.
+    Golden,
     Cargo {
         args: &'static [&'static str],
         env: &'static [(&'static str, &'static str)],
@@ -36,8 +38,19 @@ const STEPS: &[Step] = &[
     cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
     cargo("doc", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]),
     Step { name: "tidy", work: Work::Tidy },
-    cargo("no-std", &["build", "-p", "objcg-core", "--no-default-features"], &[]),
     cargo("test", &["test", "--workspace"], &[]),
+    cargo("rseq-delay", &["test", "-p", "objcg-rseq", "--features", "delay"], &[]),
+    Step {
+        // The engine without restartable sequences: the portable arm serves alone.
+        name: "portable",
+        work: Work::Cargo {
+            args: &["test", "-p", "objcg", "-p", "objcg-core", "-p", "objcg-rseq"],
+            env: &[("RUSTFLAGS", "--cfg objcg_rseq_absent")],
+            target: Some("portable"),
+            is_filtered: false,
+        },
+    },
+    Step { name: "golden", work: Work::Golden },
     cargo(RELEASE, &["test", "--workspace", "--release"], &[]),
     Step {
         name: "loom",
@@ -110,6 +123,7 @@ impl Work {
     fn describe(&self) -> String {
         match self {
             Work::Tidy => "cargo xtask tidy".to_owned(),
+            Work::Golden => "cargo xtask golden".to_owned(),
             Work::Cargo { args, env, target, .. } => {
                 let env = env.iter().map(|(key, value)| format!("{key}={value:?} "));
                 let target = target.iter().map(|folder| format!("CARGO_TARGET_DIR=target/{folder} "));
@@ -121,6 +135,7 @@ impl Work {
     fn run(&self, root: &Path) -> Result<()> {
         match self {
             Work::Tidy => tidy::run(root),
+            Work::Golden => golden::run(root),
             Work::Cargo { args, env, target, is_filtered } => {
                 let command = || {
                     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));

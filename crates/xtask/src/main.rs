@@ -1,8 +1,9 @@
-//! The project's own tasks: `cargo xtask tidy`, `cargo xtask layers`, `cargo xtask ci`.
+//! The project's own tasks: `cargo xtask tidy`, `cargo xtask layers`, `cargo xtask golden`, `cargo xtask ci`.
 
 #![forbid(unsafe_code)]
 
 mod ci;
+mod golden;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ enum Task {
     Tidy,
     /// Prints the layers of objcg-core, lowest first, and what each file uses
     Layers,
+    /// Counts the instructions of the entry points and compares them with the golden numbers
+    Golden,
     /// Runs the steps of continuous integration in order, up to the first that fails
     Ci {
         /// Prints the steps and what they run
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().task {
         Task::Tidy => tidy::run(&root),
         Task::Layers => tidy::print_layers(&root),
+        Task::Golden => golden::run(&root),
         Task::Ci { list: true, .. } => {
             ci::print_steps();
             Ok(())

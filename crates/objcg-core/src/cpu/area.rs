@@ -205,7 +205,8 @@ impl Words {
         // SAFETY: aligned and valid as above; sections only read it.
         unsafe { &*limit_field }.store(limit, Ordering::Relaxed);
         // SAFETY: the area has a word for each CPU, and nobody but sections and the lock's holder changes it.
-        let old = unsafe { objcg_rseq::exchange(PerCpu::<usize, SHIFT>::new(self.address().cast()), cpu.0, word as usize) };
+        let old =
+            unsafe { objcg_rseq::exchange(PerCpu::<usize, SHIFT>::new(self.address().cast()), cpu.0, word as usize) };
         old.map(|old| old as u64)
     }
 }

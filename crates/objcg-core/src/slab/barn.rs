@@ -60,12 +60,6 @@ impl<S> Barn<S> {
         self.shelves.lock().full.pop()
     }
 
-    /// Whether any full sheaf satisfies `test`.
-    #[cfg(not(loom))]
-    pub(super) fn any_full(&self, mut test: impl FnMut(&S) -> bool) -> bool {
-        self.shelves.lock().full.items.iter().flatten().any(&mut test)
-    }
-
     /// Visits the full sheaves.
     #[cfg(not(loom))]
     pub(super) fn for_each_full(&self, visit: impl FnMut(&S)) {

@@ -192,14 +192,14 @@ impl Cache {
         self.keep_empty.load(Ordering::Relaxed)
     }
 
-    /// The number of the object at `offset` in its slab; `None` if none starts there. The rest behind the last object counts as one.
+    /// The number of the object at `offset` in its slab; `None` if none starts there.
     #[inline(always)]
     pub(super) fn obj_idx(&self, offset: usize) -> Option<u32> {
         let reciprocal = self.reciprocal.load(Ordering::Relaxed);
         let product = offset as u128 * u128::from(reciprocal);
         let idx = (product >> 64) as u32;
         // The fraction of a multiple is below the reciprocal, any other is not.
-        ((product as u64) < reciprocal).then_some(idx)
+        ((product as u64) < reciprocal && idx < self.nr_objects()).then_some(idx)
     }
 
     /// The CPUs' stacks of this cache.
@@ -261,7 +261,8 @@ mod tests {
             let cache = Cache::for_engine(size, geometry);
             for offset in 0..geometry.pages as usize * 4096 {
                 let idx = (offset / size) as u32;
-                assert_eq!(cache.obj_idx(offset), (offset % size == 0).then_some(idx), "size {size}, offset {offset}");
+                let starts = offset % size == 0 && idx < geometry.objects;
+                assert_eq!(cache.obj_idx(offset), starts.then_some(idx), "size {size}, offset {offset}");
             }
         }
     }

@@ -25,7 +25,6 @@ use core::mem;
 use core::ptr::NonNull;
 
 use super::cache::Cache;
-use super::barn::MAX_SHEAVES;
 use super::sheaf::{FreeObject, OnStack, Sheaf};
 use super::{SlabObject, in_kind, meta};
 use crate::cpu::{self, CpuId, Stacks, nr_cpus};
@@ -67,9 +66,6 @@ impl Cache {
     /// Gives an object back to its cache.
     #[inline(always)]
     pub(crate) fn free(object: SlabObject) {
-        if object.is_marked() {
-            return free_marked(object.address);
-        }
         object.mark();
         let free = object.into_free();
         if !object.cache.stacks().push(free.entry()) {
@@ -77,10 +73,10 @@ impl Cache {
         }
     }
 
-    /// Hands out an object that was taken out of a sheaf, if it is the current group's already.
+    /// Hands out an object that was taken out of a sheaf, if it is as it was when it was put there, and the current group's.
     #[inline(always)]
     pub(crate) fn hand_out(object: FreeObject) -> Option<NonNull<u8>> {
-        if object.owner() != hooks::current() {
+        if object.owner() != hooks::current() || !SlabObject::is_marked(object.address) {
             return None;
         }
         SlabObject::clear_mark(object.address);
@@ -92,10 +88,13 @@ impl Cache {
         Cache::hand_out(object).or_else(|| self.hand_over(object))
     }
 
-    /// Hands out an object that is another's, or nobody's, until now.
+    /// Hands out an object that is another's, or nobody's, until now; aborts if it has lost its mark.
     #[cold]
     #[inline(never)]
     pub(crate) fn hand_over(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
+        if !SlabObject::is_marked(object.address) {
+            die!("{:p}: freed twice, or written to after it was freed: {} bytes", object.address, self.size());
+        }
         let owner = match object.owner_word() {
             // Nobody's, and the root's it shall be.
             None if hooks::current() == 0 => None,
@@ -178,9 +177,6 @@ impl Cache {
 
     /// The same as [`Cache::free`] through the sheaves of a given CPU, under their lock.
     pub(crate) fn free_on(cpu: CpuId, object: SlabObject) {
-        if object.is_marked() {
-            object.cache.check_double_free(&object);
-        }
         object.mark();
         object.cache.free_to(cpu, object.into_free());
     }
@@ -277,22 +273,6 @@ impl Cache {
         }
     }
 
-    /// An object that carries the mark of a free one: searched for before anything is believed.
-    fn check_double_free(&self, object: &SlabObject) {
-        if !object.is_in_slab() {
-            die!("{:p}: behind the last object of {} bytes of its slab", object.address, self.size());
-        }
-        let has = |sheaf: &Sheaf| sheaf.iter().any(|free| free.address == object.address);
-        let mut is_free = false;
-        self.for_each_slot(|cpu, slot| {
-            let pair = slot.take(self, cpu);
-            is_free |= pair.sheaves().any(has);
-        });
-        if is_free || self.barn.any_full(has) || self.is_free_in_slab(object) {
-            object.report_double_free();
-        }
-    }
-
     /// Takes every lock of the cache for a `fork`, in lock order.
     pub(crate) fn hold_for_fork(&self) {
         self.for_each_slot(|_, slot| slot.0.hold_for_fork());
@@ -306,15 +286,6 @@ impl Cache {
         self.barn.release_after_fork();
         self.for_each_slot(|_, slot| slot.0.force_unlock());
     }
-}
-
-/// Frees an object that carries the mark of a free one.
-#[cold]
-#[inline(never)]
-fn free_marked(address: NonNull<u8>) {
-    let object = SlabObject::of(address);
-    object.cache.check_double_free(&object);
-    object.cache.free_slow(object.into_free());
 }
 
 impl CpuSheaves {
@@ -399,6 +370,9 @@ impl Pair {
     }
 
     fn free(&mut self, cache: &Cache, object: FreeObject) {
+        if self.main.as_ref().and_then(Sheaf::last) == Some(object.address) {
+            die!("{:p}: double free of an object of {} bytes", object.address, cache.size());
+        }
         let pushed = self.main.as_mut().is_some_and(|main| main.push(object));
         if !pushed {
             self.free_slow(cache, object);
@@ -448,7 +422,7 @@ impl Pair {
     fn make_room(&mut self, cache: &Cache) {
         let full = self.main.take();
         let full = if self.spare.is_none() { mem::replace(&mut self.spare, full) } else { full };
-        let empty = match full.map(|full| cache.barn.trade_full(full, MAX_SHEAVES)) {
+        let empty = match full.map(|full| cache.barn.trade_full(full, cache.sheaf_size.barn_limit())) {
             None => cache.barn.take_empty(),
             Some(Ok(empty)) => empty,
             Some(Err(mut full)) => {

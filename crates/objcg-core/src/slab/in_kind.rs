@@ -64,7 +64,8 @@ impl Cache {
     }
 
     fn discharge_sheaf(&self, sheaf: &Sheaf, members: &mut Members) {
-        let words = sheaf.iter().filter(|object| members.contain(object.owner())).filter_map(|object| object.owner_word());
+        let words =
+            sheaf.iter().filter(|object| members.contain(object.owner())).filter_map(|object| object.owner_word());
         hooks::discharge(words, self.price());
     }
 

@@ -8,8 +8,8 @@
 use core::ptr::NonNull;
 
 use super::cache::Cache;
-use super::sheaf::{FreeObject, Sheaf};
 use super::obj_exts::{self, OwnerVector};
+use super::sheaf::{FreeObject, Sheaf};
 use super::{SlabObject, free_bits, meta};
 use crate::hooks;
 use crate::os::PAGE_SIZE;
@@ -47,6 +47,7 @@ impl SlabLists {
             nr_taken += free_bits::take(head, cache.nr_objects(), want - nr_taken, |obj_idx| {
                 // SAFETY: objects of a slab lie inside its run.
                 let address = unsafe { base.add(obj_idx as usize * cache.size()) };
+                SlabObject::mark_taken(address);
                 // SAFETY: the number is an object's of this slab, and the vector stays as long as it is taken.
                 found(FreeObject::new(address, unsafe { vector.word(obj_idx) }));
             });
@@ -62,7 +63,7 @@ impl SlabLists {
         let nr_objects = cache.nr_objects();
         let slab = object.slab();
         let Some(nr_free) = free_bits::put(page(slab), nr_objects, object.obj_idx) else {
-            object.report_double_free();
+            die!("{:p}: double free of an object of {} bytes", object.address, cache.size());
         };
         if nr_free == 1 && nr_objects > 1 {
             self.partial.insert(slab);
@@ -145,12 +146,6 @@ impl Cache {
         self.destroy_slabs(surplus);
     }
 
-    /// Whether an object is free in its slab.
-    pub(super) fn is_free_in_slab(&self, object: &SlabObject) -> bool {
-        let _lists = self.lists.lock();
-        free_bits::is_free(page(object.slab()), self.nr_objects(), object.obj_idx)
-    }
-
     fn new_slab(&self) -> Option<PageIdx> {
         self.find_stacks();
         let run = page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine)?;
@@ -165,20 +160,10 @@ impl Cache {
             page.obj_exts.store(OwnerVector::nobodys().as_ptr(), Ordering::Relaxed);
             page.cache.store(self.as_page_field(), Ordering::Relaxed);
         }
-        self.mark_rest(run.head);
         self.counters.nr_slabs.fetch_add(1, Ordering::Relaxed);
         // Only now: a walk that finds a slab may read all of its descriptor.
         page_alloc::publish_slab(run.head);
         Some(run.head)
-    }
-
-    /// Gives the rest behind the last object the mark of a free one, so that nobody takes it for an object.
-    fn mark_rest(&self, slab: PageIdx) {
-        let objects_end = self.nr_objects() as usize * self.size();
-        if objects_end + size_of::<u64>() <= self.nr_pages() as usize * PAGE_SIZE {
-            // SAFETY: a word there is inside the slab's run, behind its objects.
-            SlabObject::write_mark(unsafe { page_alloc::address(slab).add(objects_end) });
-        }
     }
 
     fn destroy_slabs(&self, mut slabs: RunHeap) {

@@ -81,7 +81,11 @@ pub(super) fn is_nobodys(word: &AtomicU32) -> bool {
 
 /// Installs `vector` in place of `nobodys` unless another one was; returns the one that is there, and whether it is the
 /// caller's.
-pub(super) fn install(slot: &AtomicPtr<AtomicU32>, nobodys: *mut AtomicU32, vector: OwnerVector) -> (OwnerVector, bool) {
+pub(super) fn install(
+    slot: &AtomicPtr<AtomicU32>,
+    nobodys: *mut AtomicU32,
+    vector: OwnerVector,
+) -> (OwnerVector, bool) {
     // Release pairs with the Acquire in `load`: the zeroes of the vector are seen by whoever finds it. Acquire on
     // failure pairs with the winner's Release.
     match slot.compare_exchange(nobodys, vector.as_ptr(), Ordering::Release, Ordering::Acquire) {

@@ -148,6 +148,11 @@ impl Sheaf {
         self.header().capacity - self.header().nr_objects
     }
 
+    /// The object that came last.
+    pub(super) fn last(&self) -> Option<NonNull<u8>> {
+        (!self.is_empty()).then(|| self.read(self.nr_objects()).address)
+    }
+
     pub(super) fn pop(&mut self) -> Option<FreeObject> {
         let last = self.header().nr_objects;
         self.header_mut().nr_objects = last.checked_sub(1)?;

@@ -9,17 +9,18 @@
 //! |---|---|---|
 //! | first size | 2 … 60 | 4 KiB |
 //! | largest | 4 … 256 | 64 KiB |
-//! | smallest, while slabs stand empty | 2 … 8 | 4 KiB |
+//! | smallest, while slabs stand empty | 2 … 4 | 4 KiB |
 //!
 //! All that grew share [`EXTRA_BYTES`]; when it is used up, all start again.
 
+use super::barn::MAX_SHEAVES;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 const FIRST_BYTES: usize = 4 << 10;
 const FIRST_OBJECTS: (usize, usize) = (2, 60);
 const LARGEST_BYTES: usize = 64 << 10;
 const LARGEST_OBJECTS: (usize, usize) = (4, 256);
-const SMALLEST_OBJECTS: (usize, usize) = (2, 8);
+const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// Bytes by which all sheaf sizes together may exceed the first ones.
 const EXTRA_BYTES: usize = 1 << 20;
@@ -27,7 +28,7 @@ const EXTRA_BYTES: usize = 1 << 20;
 /// every time that their sheaves were emptied.
 const EMPTY_SHARE: (u32, u32) = (4, 256);
 /// Fewer bytes of slabs are not worth a look.
-const MIN_SLAB_BYTES: u64 = 128 << 10;
+const MIN_SLAB_BYTES: u64 = 64 << 10;
 
 /// Bytes by which sheaf sizes exceed the first ones, and how often they were all reset.
 static EXTRA: AtomicUsize = AtomicUsize::new(0);
@@ -84,6 +85,11 @@ impl SheafSize {
     /// The most objects that a sheaf of the cache ever has.
     pub(super) fn largest(&self) -> u32 {
         if self.capacity() == 0 { 0 } else { largest(self.size.load(Ordering::Relaxed) as usize) }
+    }
+
+    /// Full sheaves that may wait in the barn: none while slabs stand empty.
+    pub(super) fn barn_limit(&self) -> usize {
+        if self.look_at.load(Ordering::Relaxed) == u64::MAX { MAX_SHEAVES } else { 0 }
     }
 
     /// Objects are about to come from the slabs.

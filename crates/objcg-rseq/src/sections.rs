@@ -1,0 +1,168 @@
+//! What the architectures' sections are called with, and the sections themselves as everybody sees them.
+
+#![expect(unsafe_code, reason = "calls the architecture's sections, and says what they demand")]
+
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
+use crate::arch;
+
+#[cfg(test)]
+mod tests;
+
+/// An entry of a stack: an object, and a word that goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry {
+    /// What is stored; see [`Stack`] for the two values that stand for the ends.
+    pub object: NonNull<u8>,
+    /// Whatever belongs to it.
+    pub note: *mut u8,
+}
+
+/// The top of a stack: points at its last entry.
+///
+/// In memory, the stack is an array of two-word places. The one below the first entry starts with a word of 0 (the bottom),
+/// the one above the last place starts with [`LID`]; so neither [`pop`] nor [`push`] needs to know where the array begins or
+/// ends. No object may be at address 1.
+pub type Stack = *mut [usize; 2];
+
+/// What the first word of the place above the last one holds.
+pub const LID: usize = 1;
+
+/// A word that [`compare_add`] changes, and the most that may be in its lower half afterwards.
+#[derive(Debug)]
+#[repr(C, align(16))]
+pub struct TaggedWord {
+    /// A tag in the upper 32 bits, a number in the lower ones.
+    pub word: u64,
+    /// The largest number that [`compare_add`] leaves.
+    pub limit: u32,
+}
+
+/// The address of something in CPU 0's part of an area; the same in the next CPU's part is `1 << SHIFT` bytes further on.
+#[derive(Debug)]
+pub struct PerCpu<T, const SHIFT: u32>(*mut T);
+
+impl<T, const SHIFT: u32> Clone for PerCpu<T, SHIFT> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, const SHIFT: u32> Copy for PerCpu<T, SHIFT> {}
+
+impl<T, const SHIFT: u32> PerCpu<T, SHIFT> {
+    /// `address` is CPU 0's.
+    #[inline]
+    #[must_use]
+    pub const fn new(address: *mut T) -> Self {
+        PerCpu(address)
+    }
+
+    /// The address in a CPU's part.
+    #[inline]
+    #[must_use]
+    pub fn of_cpu(self, cpu: u32) -> *mut T {
+        self.0.wrapping_byte_add((cpu as usize) << SHIFT)
+    }
+}
+
+/// Takes the top entry of this CPU's stack. `None` if it is empty, or if the thread is not registered.
+///
+/// # Safety
+/// The area has a valid [`Stack`] for each CPU below the `nr_cpus` of [`init`](crate::init), changed only as the crate's rules allow.
+#[inline(always)]
+pub unsafe fn pop<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>) -> Option<Entry> {
+    // SAFETY: the caller's promise.
+    let (object, note) = unsafe { arch::pop::<SHIFT>(stack.0) };
+    NonNull::new(object).map(|object| Entry { object, note })
+}
+
+/// Puts an entry onto this CPU's stack; false if it is full, if its top entry has the same object (nothing is free twice), or if
+/// the thread is not registered.
+///
+/// # Safety
+/// As for [`pop`].
+#[inline(always)]
+#[must_use]
+pub unsafe fn push<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, entry: Entry) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { arch::push::<SHIFT>(stack.0, entry.object.as_ptr(), entry.note) }
+}
+
+/// Takes entries off this CPU's stack, the top one first, until `room` is full or the stack is empty; all at once, or none.
+/// Returns how many.
+///
+/// # Safety
+/// As for [`pop`].
+#[inline]
+pub unsafe fn pop_many<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, room: &mut [MaybeUninit<Entry>]) -> usize {
+    // SAFETY: the caller's promise; the buffer has that many places.
+    unsafe { arch::pop_many::<SHIFT>(stack.0, room.as_mut_ptr().cast(), room.len()) }
+}
+
+/// Puts entries onto this CPU's stack, the first one lowest, until all are there or it is full; all of them at once. Returns
+/// how many.
+///
+/// # Safety
+/// As for [`pop`].
+#[inline]
+pub unsafe fn push_many<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, entries: &[Entry]) -> usize {
+    // SAFETY: the caller's promise; the buffer has that many entries.
+    unsafe { arch::push_many::<SHIFT>(stack.0, entries.as_ptr().cast(), entries.len()) }
+}
+
+/// Adds `delta` to this CPU's word if its tag is `tag` before and after, the number it leaves is at most the word's limit, and
+/// this CPU's `guard` is 0. A subtraction that goes below zero borrows from the tag and so fails, unless the tag above
+/// `tag` shares the word: users keep neighbouring tags in different words.
+///
+/// # Safety
+/// The area has valid, aligned words and guards for each CPU below the `nr_cpus` of [`init`](crate::init), changed only as the crate's rules
+/// allow.
+#[inline(always)]
+#[must_use]
+pub unsafe fn compare_add<const SHIFT: u32>(
+    word: PerCpu<TaggedWord, SHIFT>,
+    guard: PerCpu<u32, SHIFT>,
+    tag: u32,
+    delta: i64,
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { arch::compare_add::<SHIFT>(word.0, guard.0, tag, delta) }
+}
+
+/// Adds to this CPU's counter, modulo 2^64; false if the thread is not registered.
+///
+/// # Safety
+/// The area has a valid, aligned counter for each CPU below the `nr_cpus` of [`init`](crate::init), changed only as the crate's rules allow.
+#[inline(always)]
+#[must_use]
+pub unsafe fn add<const SHIFT: u32>(counter: PerCpu<u64, SHIFT>, delta: u64) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { arch::add::<SHIFT>(counter.0, delta) }
+}
+
+/// Replaces the word of `cpu` if the thread is running there; returns the one before, or `None` on another CPU.
+///
+/// # Safety
+/// As for [`add`]; `cpu` is below the `nr_cpus` of [`init`](crate::init).
+#[inline]
+pub unsafe fn exchange<const SHIFT: u32>(word: PerCpu<usize, SHIFT>, cpu: u32, new: usize) -> Option<usize> {
+    // SAFETY: the caller's promise.
+    unsafe { arch::exchange(word.of_cpu(cpu), cpu, new) }
+}
+
+/// Makes every section loop that many times before it commits, so that tests can preempt it there.
+#[cfg(feature = "delay")]
+pub fn set_delay(nr_loops: u64) {
+    arch::DELAY.store(nr_loops, core::sync::atomic::Ordering::Relaxed);
+}
+
+/// How often a section was aborted so far, by any thread; on aarch64 two at a time may count as one.
+#[cfg(feature = "delay")]
+#[must_use]
+pub fn nr_aborts() -> u64 {
+    arch::ABORTS.load(core::sync::atomic::Ordering::Relaxed)
+}

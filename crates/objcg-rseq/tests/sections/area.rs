@@ -1,0 +1,189 @@
+//! An area with all that sections work on, and its sums at rest.
+
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::mem::offset_of;
+use std::ptr::{self, NonNull};
+use std::sync::Once;
+
+use objcg_rseq::{Entry, LID, PerCpu, Registration, Stack, TaggedWord};
+
+pub(crate) const SHIFT: u32 = 14;
+/// Places of each stack: all entries of a test fit one CPU's.
+pub(crate) const NR_PLACES: usize = 512;
+/// The tags of the two words.
+pub(crate) const TAGS: [u32; 2] = [7, 1 << 31];
+/// Their limit.
+pub(crate) const LIMIT: u32 = 100;
+
+/// One CPU's part.
+#[repr(C, align(64))]
+pub(crate) struct Part {
+    pub(crate) stack: Stack,
+    pub(crate) counter: u64,
+    pub(crate) words: [TaggedWord; 2],
+    pub(crate) guard: u32,
+    /// Not of this area's stack: the empty one, to take the stack away with.
+    pub(crate) stopper: [[usize; 2]; 2],
+    pub(crate) places: [[usize; 2]; NR_PLACES + 2],
+}
+
+const _: () = assert!(size_of::<Part>() <= 1 << SHIFT);
+
+/// Never freed: threads of a test may outlive it in a child.
+#[derive(Clone, Copy)]
+pub(crate) struct Area {
+    first: NonNull<Part>,
+}
+
+// SAFETY: what it points at is reached by sections and by raw pointers of tests that say why they may.
+unsafe impl Send for Area {}
+// SAFETY: as above.
+unsafe impl Sync for Area {}
+
+/// CPUs that the machine may have.
+pub(crate) fn nr_cpus() -> u32 {
+    // SAFETY: no memory is passed.
+    let nr_cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+    u32::try_from(nr_cpus).expect("a number of CPUs")
+}
+
+/// Lets sections run, once a process.
+pub(crate) fn init() {
+    static INIT: Once = Once::new();
+    INIT.call_once(|| {
+        assert_ne!(objcg_rseq::init(nr_cpus()), Registration::Absent, "these tests need a kernel with rseq")
+    });
+}
+
+/// The number's entry: no two have the same object, and the note can be told from the object.
+pub(crate) fn entry(number: usize) -> Entry {
+    let object = NonNull::new(ptr::without_provenance_mut((number + 1) << 4)).expect("not 0");
+    Entry { object, note: ptr::without_provenance_mut(!number) }
+}
+
+/// The number of an entry; both of its words must say the same.
+pub(crate) fn number(of: Entry) -> usize {
+    let number = (of.object.addr().get() >> 4) - 1;
+    assert_eq!(of, entry(number), "half of an entry");
+    number
+}
+
+impl Area {
+    /// Parts for every CPU, the stacks empty, the words at half their limit.
+    pub(crate) fn new() -> Area {
+        init();
+        Area::without_init()
+    }
+
+    pub(crate) fn without_init() -> Area {
+        let layout = Layout::from_size_align((nr_cpus() as usize) << SHIFT, 1 << SHIFT).expect("a layout");
+        // SAFETY: the size is not 0.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let first = NonNull::new(memory.cast::<Part>()).unwrap_or_else(|| handle_alloc_error(layout));
+        let area = Area { first };
+        for cpu in 0..nr_cpus() {
+            // SAFETY: zeroes are a valid part, and nobody else knows of it.
+            let part = unsafe { &mut *area.part(cpu) };
+            part.stopper[1][0] = LID;
+            part.places[NR_PLACES + 1][0] = LID;
+            part.stack = part.places.as_mut_ptr();
+            part.words = TAGS.map(|tag| TaggedWord { word: u64::from(tag) << 32 | u64::from(LIMIT / 2), limit: LIMIT });
+        }
+        area
+    }
+
+    pub(crate) fn part(self, cpu: u32) -> *mut Part {
+        PerCpu::<Part, SHIFT>::new(self.first.as_ptr()).of_cpu(cpu)
+    }
+
+    fn field<T>(self, offset: usize) -> PerCpu<T, SHIFT> {
+        PerCpu::new(self.first.as_ptr().wrapping_byte_add(offset).cast())
+    }
+
+    pub(crate) fn stack(self) -> PerCpu<Stack, SHIFT> {
+        self.field(offset_of!(Part, stack))
+    }
+
+    pub(crate) fn counter(self) -> PerCpu<u64, SHIFT> {
+        self.field(offset_of!(Part, counter))
+    }
+
+    pub(crate) fn pop(self) -> Option<Entry> {
+        // SAFETY: the area is valid for all CPUs, and its stacks change as the crate's rules allow.
+        unsafe { objcg_rseq::pop(self.stack()) }
+    }
+
+    pub(crate) fn push(self, entry: Entry) -> bool {
+        // SAFETY: as above.
+        unsafe { objcg_rseq::push(self.stack(), entry) }
+    }
+
+    pub(crate) fn add(self, delta: u64) -> bool {
+        // SAFETY: as above.
+        unsafe { objcg_rseq::add(self.counter(), delta) }
+    }
+
+    /// `idx` is that of a word and its tag.
+    pub(crate) fn compare_add(self, idx: usize, delta: i64) -> bool {
+        let word = self.field(offset_of!(Part, words) + idx * size_of::<TaggedWord>());
+        // SAFETY: as above.
+        unsafe { objcg_rseq::compare_add(word, self.field(offset_of!(Part, guard)), TAGS[idx], delta) }
+    }
+
+    /// Replaces the top of `cpu`'s stack, if the thread is there.
+    pub(crate) fn exchange_top(self, cpu: u32, top: Stack) -> Option<Stack> {
+        // SAFETY: as above.
+        let top = unsafe { objcg_rseq::exchange(self.field(offset_of!(Part, stack)), cpu, top.expose_provenance()) };
+        top.map(ptr::with_exposed_provenance_mut)
+    }
+
+    /// An empty stack without places.
+    pub(crate) fn stopper(self, cpu: u32) -> Stack {
+        // SAFETY: within the area.
+        unsafe { &raw mut (*self.part(cpu)).stopper[0] }
+    }
+
+    /// The sum of all CPUs' counters; nobody uses them any more.
+    pub(crate) fn count(self) -> u64 {
+        // SAFETY: the area is valid.
+        let counts = (0..nr_cpus()).map(|cpu| unsafe { self.counter().of_cpu(cpu).read() });
+        counts.fold(0, u64::wrapping_add)
+    }
+
+    /// What all CPUs' words of a tag hold above what they began with; nobody uses them any more.
+    pub(crate) fn balance(self, idx: usize) -> i64 {
+        let balance = |cpu| {
+            // SAFETY: the area is valid.
+            let word = unsafe { (*self.part(cpu)).words[idx].word };
+            assert_eq!((word >> 32) as u32, TAGS[idx], "the tag never changes");
+            assert!(word as u32 <= LIMIT);
+            i64::from(word as u32) - i64::from(LIMIT / 2)
+        };
+        (0..nr_cpus()).map(balance).sum()
+    }
+
+    /// Takes everything that is on a stack of this area's places, by hand: it is this thread's alone.
+    pub(crate) fn drain(self, mut top: Stack) -> (Stack, Vec<usize>) {
+        let mut numbers = Vec::new();
+        loop {
+            // SAFETY: the top points into the places of a part, and the bottom ends the loop.
+            let [object, note] = unsafe { top.read() };
+            let Some(object) = NonNull::new(ptr::without_provenance_mut(object)) else { return (top, numbers) };
+            numbers.push(number(Entry { object, note: ptr::without_provenance_mut(note) }));
+            top = top.wrapping_sub(1);
+        }
+    }
+
+    /// Takes all entries of all CPUs; nobody uses them any more.
+    pub(crate) fn drain_all(self) -> Vec<usize> {
+        // SAFETY: the area is valid.
+        let tops = (0..nr_cpus()).map(|cpu| unsafe { (*self.part(cpu)).stack });
+        tops.flat_map(|top| self.drain(top).1).collect()
+    }
+}
+
+/// Each of the numbers below `nr_entries` is there once.
+pub(crate) fn assert_conserved(mut numbers: Vec<usize>, nr_entries: usize) {
+    numbers.sort_unstable();
+    assert!(numbers.iter().copied().eq(0..nr_entries), "lost or doubled: {numbers:?}");
+}

@@ -1,0 +1,121 @@
+//! Nothing is lost and nothing is there twice, on any stack, word or counter.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use objcg_rseq::Entry;
+
+use crate::area::{Area, LIMIT, NR_PLACES, assert_conserved, entry, nr_cpus, number};
+use crate::child::{NO_LIBC_RSEQ, in_child};
+use crate::storm::{NR_ROUNDS, NR_THREADS, let_handlers_use, storm};
+
+/// Fewer than the places of one stack.
+pub(crate) const NR_ENTRIES: usize = NR_PLACES / 2;
+
+/// An area with [`NR_ENTRIES`] entries on whatever stacks.
+pub(crate) fn filled_area() -> Area {
+    let area = Area::new();
+    assert!(objcg_rseq::register_thread());
+    (0..NR_ENTRIES).for_each(|number| assert!(area.push(entry(number))));
+    area
+}
+
+fn count_in_a_storm() {
+    let area = Area::new();
+    storm(|_, _| assert!(area.add(1)));
+    assert_eq!(area.count(), (NR_THREADS * NR_ROUNDS) as u64);
+}
+
+fn swap_entries_in_a_storm() {
+    let area = filled_area();
+    storm(|_, round| {
+        let taken: Vec<Entry> = (0..1 + round % 5).map_while(|_| area.pop()).collect();
+        taken.into_iter().for_each(|entry| {
+            number(entry);
+            assert!(area.push(entry));
+        });
+    });
+    assert_conserved(area.drain_all(), NR_ENTRIES);
+}
+
+#[test]
+fn counts_are_exact() {
+    count_in_a_storm();
+}
+
+#[test]
+fn counts_are_exact_under_own_registration() {
+    let name = "conservation::counts_are_exact_under_own_registration";
+    in_child(name, &[NO_LIBC_RSEQ], || {
+        count_in_a_storm();
+        assert_eq!(objcg_rseq::registration(), objcg_rseq::Registration::Own);
+    });
+}
+
+#[test]
+fn every_entry_is_there_once() {
+    swap_entries_in_a_storm();
+}
+
+#[test]
+fn every_entry_is_there_once_under_own_registration() {
+    let name = "conservation::every_entry_is_there_once_under_own_registration";
+    in_child(name, &[NO_LIBC_RSEQ], swap_entries_in_a_storm);
+}
+
+#[test]
+fn words_of_two_tags_agree_with_their_sums_and_never_pass_a_limit() {
+    let area = Area::new();
+    let sums = [AtomicI64::new(0), AtomicI64::new(0)];
+    storm(|thread, round| {
+        let (idx, size) = (round % 2, 1 + (thread % 3) as i64);
+        let delta = if (round / 2 + thread) % 2 == 0 { size } else { -size };
+        if area.compare_add(idx, delta) {
+            sums[idx].fetch_add(delta, Ordering::Relaxed);
+        }
+        assert!(!area.compare_add(idx, i64::from(LIMIT) + 1), "never fits");
+    });
+    assert_eq!([0, 1].map(|idx| area.balance(idx)), sums.map(AtomicI64::into_inner));
+}
+
+/// Each CPU's stack is of one set of places or of the other; a thread that is on the CPU swaps them whole, under a lock that
+/// only those who swap take.
+#[test]
+fn whole_stacks_are_exchanged_while_others_pop_and_push() {
+    let (area, spare) = (filled_area(), Area::new());
+    // SAFETY: nobody uses the spare area's stacks but by these tops.
+    let spares: Vec<_> = (0..nr_cpus()).map(|cpu| Mutex::new(unsafe { (*spare.part(cpu)).stack.addr() })).collect();
+    storm(|thread, round| {
+        if let Some(cpu) = objcg_rseq::current_cpu().filter(|_| thread == 0 && round % 4 == 0) {
+            let mut spare_top = spares[cpu as usize].lock().expect("nobody panics");
+            if let Some(top) = area.exchange_top(cpu, std::ptr::with_exposed_provenance_mut(*spare_top)) {
+                *spare_top = top.expose_provenance();
+            }
+        } else if let Some(entry) = area.pop() {
+            number(entry);
+            assert!(area.push(entry));
+        }
+    });
+    let spare_tops = spares.into_iter().map(|top| top.into_inner().expect("nobody panics"));
+    let mut numbers = area.drain_all();
+    numbers.extend(spare_tops.flat_map(|top| area.drain(std::ptr::with_exposed_provenance_mut(top)).1));
+    assert_conserved(numbers, NR_ENTRIES);
+}
+
+#[test]
+fn handlers_use_sections_inside_of_sections() {
+    in_child("conservation::handlers_use_sections_inside_of_sections", &[], || {
+        let area = filled_area();
+        let nr_additions = let_handlers_use(area);
+        storm(|_, _| {
+            assert!(area.add(1));
+            if let Some(entry) = area.pop() {
+                assert!(area.push(entry));
+            }
+        });
+        let nr_additions = nr_additions.load(Ordering::Relaxed);
+        assert!(nr_additions > 0);
+        assert_eq!(area.count(), (NR_THREADS * NR_ROUNDS) as u64 + nr_additions);
+        assert_conserved(area.drain_all(), NR_ENTRIES);
+    });
+}

@@ -1,0 +1,114 @@
+//! Another CPU's data: after a stopper and a fence nobody else has it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, Ordering};
+
+use objcg_rseq::Stack;
+
+use crate::area::{Area, LIMIT, Part, assert_conserved, nr_cpus, number};
+use crate::conservation::{NR_ENTRIES, filled_area};
+use crate::many::{pop_many, push_many};
+use crate::storm::{NR_THREADS, storm};
+
+/// Threads that take; the others use their own CPU's data.
+const NR_TAKERS: usize = 2;
+const NR_ROUNDS_BETWEEN_TAKES: usize = 8;
+
+fn takes(thread: usize, round: usize) -> bool {
+    thread < NR_TAKERS && round % NR_ROUNDS_BETWEEN_TAKES == 0
+}
+
+/// The top word of a CPU's stack, as others see it.
+fn top_of(part: *mut Part) -> &'static AtomicPtr<[usize; 2]> {
+    // SAFETY: the part is never freed; a pointer and an atomic one have the same layout.
+    unsafe { &*(&raw const (*part).stack).cast::<AtomicPtr<[usize; 2]>>() }
+}
+
+/// Takes the stack away: sections find the stopper. A commit of a section that began before may replace it, so try again.
+fn take(area: Area, cpu: u32) -> Stack {
+    let (top, stopper) = (top_of(area.part(cpu)), area.stopper(cpu));
+    loop {
+        let taken = top.swap(stopper, Ordering::AcqRel);
+        assert!(objcg_rseq::fence(cpu));
+        if top.load(Ordering::Acquire) == stopper {
+            return taken;
+        }
+    }
+}
+
+#[test]
+fn a_stack_behind_a_stopper_and_a_fence_is_the_takers_alone() {
+    let (area, nr_entries) = (filled_area(), NR_ENTRIES);
+    let locks: Vec<_> = (0..nr_cpus()).map(|_| Mutex::new(())).collect();
+    let mine: [Mutex<Vec<usize>>; NR_THREADS] = Default::default();
+    storm(|thread, round| {
+        if takes(thread, round) {
+            let cpu = (round / NR_ROUNDS_BETWEEN_TAKES) as u32 % nr_cpus();
+            let _lock = locks[cpu as usize].lock().expect("nobody panics");
+            let taken = take(area, cpu);
+            let (bottom, numbers) = area.drain(taken);
+            // Every other time the taker keeps what it found, for a while.
+            let top = if round % (2 * NR_ROUNDS_BETWEEN_TAKES) == 0 { taken } else { bottom };
+            if top == bottom {
+                mine[thread].lock().expect("nobody panics").extend(numbers);
+            }
+            // Release: sections that find the stack find what is on it.
+            top_of(area.part(cpu)).store(top, Ordering::Release);
+        } else if thread < NR_TAKERS {
+            let mut mine = mine[thread].lock().expect("nobody panics");
+            if let Some(number) = mine.pop()
+                && !area.push(crate::area::entry(number))
+            {
+                mine.push(number);
+            }
+        } else {
+            let mut entries = pop_many(area, 1 + round % 3);
+            entries.extend(area.pop());
+            entries.iter().for_each(|entry| assert!(number(*entry) < nr_entries));
+            // The stack may be away, but comes back.
+            while !entries.is_empty() {
+                entries.drain(..push_many(area, &entries));
+            }
+        }
+    });
+    let mut numbers = area.drain_all();
+    mine.into_iter().for_each(|mine| numbers.extend(mine.into_inner().expect("nobody panics")));
+    assert_conserved(numbers, nr_entries);
+}
+
+#[test]
+fn words_behind_a_guard_and_a_fence_are_the_takers_alone() {
+    let area = Area::new();
+    let sum = AtomicI64::new(0);
+    let locks: Vec<_> = (0..nr_cpus()).map(|_| Mutex::new(())).collect();
+    storm(|thread, round| {
+        if !takes(thread, round) {
+            let delta = if round % 2 == 0 { 1 } else { -1 };
+            if area.compare_add(0, delta) {
+                sum.fetch_add(delta, Ordering::Relaxed);
+            }
+            return;
+        }
+        let cpu = (round / NR_ROUNDS_BETWEEN_TAKES) as u32 % nr_cpus();
+        let _lock = locks[cpu as usize].lock().expect("nobody panics");
+        let part = area.part(cpu);
+        // SAFETY: the part is never freed; a word and an atomic one have the same layout.
+        let guard = unsafe { &*(&raw const (*part).guard).cast::<AtomicU32>() };
+        guard.store(1, Ordering::Release);
+        assert!(objcg_rseq::fence(cpu));
+        // SAFETY: sections keep away from the word, and the lock keeps other takers away.
+        let word = unsafe { &mut (*part).words[0].word };
+        let number = i64::from(*word as u32);
+        let half = i64::from(LIMIT / 2);
+        *word = *word - number as u64 + half as u64;
+        sum.fetch_add(half - number, Ordering::Relaxed);
+        guard.store(0, Ordering::Release);
+    });
+    assert_eq!(area.balance(0), sum.into_inner());
+}
+
+#[test]
+fn a_fence_on_a_cpu_that_is_not_there_is_none() {
+    crate::area::init();
+    assert!(objcg_rseq::fence(nr_cpus() + 1000), "nothing can be under way there");
+}

@@ -1,0 +1,84 @@
+//! Several entries at once, and the ends of a stack.
+
+use std::mem::MaybeUninit;
+
+use objcg_rseq::Entry;
+
+use crate::area::{Area, NR_PLACES, assert_conserved, entry, nr_cpus, number};
+use crate::storm::{own_id, pin, storm};
+
+const NR_ENTRIES: usize = NR_PLACES / 2;
+
+pub(crate) fn push_many(area: Area, entries: &[Entry]) -> usize {
+    // SAFETY: the area is valid for all CPUs, and its stacks change as the crate's rules allow.
+    unsafe { objcg_rseq::push_many(area.stack(), entries) }
+}
+
+pub(crate) fn pop_many(area: Area, nr_entries: usize) -> Vec<Entry> {
+    let mut room = vec![MaybeUninit::uninit(); nr_entries];
+    // SAFETY: as above.
+    let nr_taken = unsafe { objcg_rseq::pop_many(area.stack(), &mut room) };
+    // SAFETY: that many were written.
+    room.into_iter().take(nr_taken).map(|entry| unsafe { entry.assume_init() }).collect()
+}
+
+fn entries(nr_entries: usize) -> Vec<Entry> {
+    (0..nr_entries).map(entry).collect()
+}
+
+fn pinned_area() -> Area {
+    let area = Area::new();
+    assert!(objcg_rseq::register_thread());
+    assert!(pin(own_id(), nr_cpus() - 1));
+    area
+}
+
+#[test]
+fn many_go_and_come_whole_in_a_storm() {
+    let area = Area::new();
+    assert!(objcg_rseq::register_thread());
+    assert_eq!(push_many(area, &entries(NR_ENTRIES)), NR_ENTRIES);
+    storm(|thread, round| {
+        let taken = pop_many(area, (thread + round) % 9);
+        taken.iter().for_each(|entry| {
+            number(*entry);
+        });
+        assert_eq!(push_many(area, &taken), taken.len());
+    });
+    assert_conserved(area.drain_all(), NR_ENTRIES);
+}
+
+#[test]
+fn a_full_stack_takes_what_fits_and_an_empty_one_gives_what_it_has() {
+    let area = pinned_area();
+    assert!(pop_many(area, 3).is_empty());
+    assert_eq!(area.pop(), None);
+    assert_eq!(push_many(area, &entries(NR_PLACES + 5)), NR_PLACES);
+    assert_eq!(push_many(area, &entries(1)), 0);
+    assert!(!area.push(entry(0)));
+    let taken = pop_many(area, NR_PLACES + 5);
+    assert!(taken.into_iter().map(number).eq((0..NR_PLACES).rev()), "the top one first");
+    assert!(pop_many(area, 1).is_empty());
+}
+
+#[test]
+fn single_and_many_agree_on_the_order() {
+    let area = pinned_area();
+    assert_eq!(push_many(area, &entries(3)), 3);
+    assert!(area.push(entry(3)));
+    assert_eq!(area.pop(), Some(entry(3)));
+    assert_eq!(area.pop(), Some(entry(2)));
+    assert_eq!(pop_many(area, 1), [entry(1)]);
+    assert!(pop_many(area, 0).is_empty());
+    assert_eq!(push_many(area, &[]), 0);
+    assert_eq!(area.drain_all(), [0]);
+}
+
+#[test]
+fn the_object_on_top_is_not_put_twice() {
+    let area = pinned_area();
+    assert!(area.push(entry(1)));
+    assert!(!area.push(entry(1)));
+    assert!(area.push(entry(2)));
+    assert_eq!(area.drain_all(), [2, 1]);
+}
