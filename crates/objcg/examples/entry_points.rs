@@ -14,7 +14,7 @@ use objcg::{Memcg, Objcg};
 // SAFETY: nothing else has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn objcg_entry_alloc(nr_bytes: usize, align: usize) -> *mut u8 {
+unsafe fn objcg_entry_alloc(nr_bytes: usize, align: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
     let layout = unsafe { Layout::from_size_align_unchecked(nr_bytes, align) };
     // SAFETY: as above.
@@ -28,7 +28,7 @@ unsafe extern "C" fn objcg_entry_alloc(nr_bytes: usize, align: usize) -> *mut u8
 // SAFETY: nothing else has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn objcg_entry_free(memory: *mut u8) {
+unsafe fn objcg_entry_free(memory: *mut u8) {
     // SAFETY: the caller's promise; the layout is not looked at.
     unsafe { Objcg.dealloc(memory, Layout::new::<u64>()) };
 }

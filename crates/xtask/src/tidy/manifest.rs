@@ -5,7 +5,8 @@ use toml::{Table, Value};
 use super::{Finding, Text};
 
 /// The crates, lowest first; one depends only on those before it.
-const CRATES: &[&str] = &["objcg-core", "objcg", "objcg-lab", "objcg-cli"];
+const CRATES: &[&str] =
+    &["objcg-rseq", "objcg-core", "objcg", "objcg-lab", "objcg-cli", "objcg-bench-worker", "objcg-bench"];
 /// This crate: stands beside the order, uses none of it.
 const TASKS: &str = "xtask";
 
