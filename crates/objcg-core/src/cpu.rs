@@ -114,12 +114,12 @@ pub(crate) fn replace_thread_word(word: u32) -> u32 {
     word::replace(word)
 }
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(objcg_rseq_absent)))]
 mod word {
     pub(super) use objcg_rseq::{replace_thread_word as replace, thread_word as get};
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(objcg_rseq_absent))))]
 mod word {
     use crate::os::ThreadWord;
 

@@ -44,7 +44,7 @@ const STEPS: &[Step] = &[
         // The engine without restartable sequences: the portable arm serves alone.
         name: "portable",
         work: Work::Cargo {
-            args: &["test", "-p", "objcg", "-p", "objcg-core", "-p", "objcg-rseq"],
+            args: &["test", "-p", "objcg", "-p", "objcg-core", "--lib", "--tests"],
             env: &[("RUSTFLAGS", "--cfg objcg_rseq_absent")],
             target: Some("portable"),
             is_filtered: false,
