@@ -1,0 +1,112 @@
+//! Repetitions, how long each is, and by which clock.
+#![expect(unsafe_code, reason = "the thread's clock")]
+
+use std::time::Duration;
+
+use crate::protocol::Scale;
+
+/// What time is.
+#[derive(Clone, Copy)]
+pub(crate) enum Clock {
+    /// Time that this thread spent on a CPU, the kernel's work for it included: other processes do not count. For what one
+    /// thread does without waiting.
+    Thread,
+    /// Time that passed. For what several threads do.
+    Wall,
+}
+
+impl Clock {
+    pub(crate) fn of(nr_threads: usize) -> Clock {
+        if nr_threads == 1 { Clock::Thread } else { Clock::Wall }
+    }
+
+    pub(crate) fn now(self) -> Duration {
+        let id = match self {
+            Clock::Thread => libc::CLOCK_THREAD_CPUTIME_ID,
+            Clock::Wall => libc::CLOCK_MONOTONIC,
+        };
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel writes a time.
+        let refusal = unsafe { libc::clock_gettime(id, &raw mut time) };
+        assert!(refusal == 0, "the kernel has these clocks");
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+
+    /// Nanoseconds an operation of `work`, which does `nr_ops` of them.
+    pub(crate) fn per_op(self, nr_ops: u64, work: impl FnOnce()) -> f64 {
+        let start = self.now();
+        work();
+        (self.now() - start).as_nanos() as f64 / nr_ops as f64
+    }
+}
+
+/// Lets the kernel end the worker if it runs longer than any workload should.
+pub(crate) fn give_up_after(time: Duration) {
+    let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    // SAFETY: nobody handles the signal: it ends the process.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// How much a workload does at a scale.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    pub(crate) nr_repetitions: usize,
+    /// How long a repetition of a loop of any length takes.
+    repetition: Duration,
+    /// By what workloads of a fixed length multiply their smallest sensible one.
+    pub(crate) factor: usize,
+}
+
+impl Effort {
+    pub(crate) fn of(scale: Scale) -> Effort {
+        let (nr_repetitions, micros, factor) = match scale {
+            Scale::Tiny => (2, 500, 1),
+            Scale::Quick => (7, 3_000, 10),
+            Scale::Full => (15, 15_000, 40),
+        };
+        Effort { nr_repetitions, repetition: Duration::from_micros(micros), factor }
+    }
+
+    /// Nanoseconds an operation of each repetition of `work`, which does as many operations as it is told, a multiple of
+    /// `grain`. What warms up and finds the length is left out.
+    pub(crate) fn repeat(self, clock: Clock, grain: u64, mut work: impl FnMut(u64)) -> Vec<f64> {
+        let [times] = self.repeat_in_turn(clock, grain, |_, nr_ops| work(nr_ops));
+        times
+    }
+
+    /// As `repeat`, of several works in turn, so that what slows the machine slows all of them.
+    pub(crate) fn repeat_in_turn<const N: usize>(
+        self,
+        clock: Clock,
+        grain: u64,
+        mut work: impl FnMut(usize, u64),
+    ) -> [Vec<f64>; N] {
+        let lengths: [u64; N] =
+            std::array::from_fn(|which| self.calibrate(clock, grain, &mut |nr_ops| work(which, nr_ops)));
+        let mut times = [const { Vec::new() }; N];
+        for _ in 0..self.nr_repetitions {
+            for which in 0..N {
+                times[which].push(clock.per_op(lengths[which], || work(which, lengths[which])));
+            }
+        }
+        times
+    }
+
+    /// How many operations a repetition takes.
+    fn calibrate(self, clock: Clock, grain: u64, work: &mut impl FnMut(u64)) -> u64 {
+        let mut nr_ops = grain;
+        loop {
+            let elapsed_ns = clock.per_op(1, || work(nr_ops));
+            // Threads that wait for each other need longer to show what they usually do.
+            let longer = match clock {
+                Clock::Thread => 1.0,
+                Clock::Wall => 4.0,
+            };
+            let wanted_ns = longer * self.repetition.as_nanos() as f64;
+            if elapsed_ns * 8.0 >= wanted_ns {
+                return nr_ops * ((wanted_ns / elapsed_ns) as u64).max(1);
+            }
+            nr_ops *= 2;
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! One thread allocates, another frees: batches of 64 objects go through a bounded queue.
+//!
+//! The receiver reads each object's first word. An operation is a pair of an allocation and a free; its time is the time
+//! that passes, with both threads at work.
+
+use std::thread;
+
+use super::Answer;
+use super::ring::{BATCH, Ring};
+use crate::clock::{Clock, Effort};
+use crate::object::Object;
+use crate::protocol::Job;
+use crate::rival::{Group, group_of, within};
+
+pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), String> {
+    let group = group_of(job.mode)?;
+    let ring = Ring::new();
+    for size in [16, 64, 256, 1024] {
+        let ns = effort.repeat(Clock::Wall, BATCH as u64, |nr_pairs| pairs(&ring, group.as_ref(), size, nr_pairs));
+        answer.add_case(size.to_string(), ns);
+    }
+    Ok(())
+}
+
+/// Whole batches, so a few pairs more than asked for at the most.
+fn pairs(ring: &Ring, group: Option<&Group>, size: usize, nr_pairs: u64) {
+    let nr_batches = nr_pairs.div_ceil(BATCH as u64);
+    thread::scope(|scope| {
+        scope.spawn(|| within(group, || consume(ring, nr_batches)));
+        within(group, || produce(ring, size, nr_batches));
+    });
+}
+
+fn produce(ring: &Ring, size: usize, nr_batches: u64) {
+    for _ in 0..nr_batches {
+        ring.put(|batch| {
+            for place in batch {
+                *place = Some(Object::new(size));
+            }
+        });
+    }
+}
+
+fn consume(ring: &Ring, nr_batches: u64) {
+    for _ in 0..nr_batches {
+        ring.take(|batch| {
+            for place in batch {
+                if let Some(object) = place.take() {
+                    object.read();
+                }
+            }
+        });
+    }
+}

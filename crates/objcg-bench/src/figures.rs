@@ -1,0 +1,164 @@
+//! What workers answered, as medians and ratios.
+//!
+//! A round's time is the median of the process's repetitions; a figure is the median of the rounds. A ratio is the median
+//! of the ratios within rounds.
+
+use crate::plan::Series;
+use crate::protocol::Answer;
+use crate::statistics::{least, median, paired_ratio};
+use crate::workloads::Workload;
+
+/// What one process answered.
+pub(crate) struct Measurement {
+    pub(crate) workload: &'static Workload,
+    pub(crate) variant: String,
+    pub(crate) series: Series,
+    pub(crate) round: u32,
+    pub(crate) answer: Answer,
+}
+
+/// All answers.
+#[derive(Default)]
+pub(crate) struct Figures {
+    measurements: Vec<Measurement>,
+}
+
+/// A line of a table: a workload, one of its variants, an allocator and how it is used.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    pub(crate) workload: &'a str,
+    pub(crate) variant: &'a str,
+    pub(crate) series: Series,
+}
+
+/// Values by round.
+type Rounds = Vec<(u32, f64)>;
+
+impl Figures {
+    pub(crate) fn add(&mut self, measurement: Measurement) {
+        self.measurements.push(measurement);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.measurements.is_empty()
+    }
+
+    /// How it is known that an allocator served: the last answer's words.
+    pub(crate) fn proof(&self, rival: &str) -> Option<&str> {
+        let mut measurements = self.measurements.iter().rev();
+        measurements.find(|measurement| measurement.series.rival.name == rival).map(|found| found.answer.proof.as_str())
+    }
+
+    /// Workloads and variants, as they were run.
+    pub(crate) fn tables(&self) -> Vec<(&'static Workload, &str)> {
+        let mut tables = Vec::new();
+        for measurement in &self.measurements {
+            let table = (measurement.workload, measurement.variant.as_str());
+            if !tables.contains(&table) {
+                tables.push(table);
+            }
+        }
+        tables
+    }
+
+    /// Who has answered, in the order of the first round.
+    pub(crate) fn lines<'a>(&'a self, workload: &'a str, variant: &'a str) -> Vec<Line<'a>> {
+        let mut lines: Vec<Line<'a>> = Vec::new();
+        for measurement in &self.measurements {
+            let is_known = lines.iter().any(|line| line.series == measurement.series);
+            if measurement.workload.name == workload && measurement.variant == variant && !is_known {
+                lines.push(Line { workload, variant, series: measurement.series });
+            }
+        }
+        lines
+    }
+
+    /// The cases of a workload: those of everybody, then those that only some have.
+    pub(crate) fn cases(&self, workload: &str, variant: &str) -> Vec<&str> {
+        let mut cases = Vec::new();
+        let of = |found: &&Measurement| found.workload.name == workload && found.variant == variant;
+        for case in self.measurements.iter().filter(of).flat_map(|found| &found.answer.cases) {
+            if !cases.contains(&&*case.name) {
+                cases.push(&case.name);
+            }
+        }
+        cases
+    }
+
+    /// The names of a workload's moments of memory.
+    pub(crate) fn point_names<'a>(&'a self, line: Line<'a>) -> Vec<&'a str> {
+        let first = self.answers(line).next();
+        first.map_or_else(Vec::new, |(_, answer)| answer.points.iter().map(|(name, _)| &**name).collect())
+    }
+
+    /// Nanoseconds an operation in each round.
+    pub(crate) fn rounds(&self, line: Line<'_>, case: &str) -> Rounds {
+        let of = |answer: &Answer| median(&answer.cases.iter().find(|found| found.name == case)?.ns);
+        self.answers(line).filter_map(|(round, answer)| Some((round, of(answer)?))).collect()
+    }
+
+    /// Nanoseconds an operation.
+    pub(crate) fn ns(&self, line: Line<'_>, case: &str) -> Option<f64> {
+        median_of(&self.rounds(line, case))
+    }
+
+    /// The fastest repetition of all rounds.
+    pub(crate) fn least_ns(&self, line: Line<'_>, case: &str) -> Option<f64> {
+        let of = |answer: &Answer| least(&answer.cases.iter().find(|found| found.name == case)?.ns);
+        least(&self.answers(line).filter_map(|(_, answer)| of(answer)).collect::<Vec<_>>())
+    }
+
+    /// How much longer an operation takes than another line's.
+    pub(crate) fn ratio(&self, line: Line<'_>, against: Line<'_>, case: &str) -> Option<f64> {
+        paired_ratio(&self.rounds(line, case), &self.rounds(against, case))
+    }
+
+    /// How much longer one case takes than another in the same processes.
+    pub(crate) fn ratio_of_cases(&self, line: Line<'_>, case: &str, against: &str) -> Option<f64> {
+        paired_ratio(&self.rounds(line, case), &self.rounds(line, against))
+    }
+
+    /// The most bytes resident.
+    pub(crate) fn peak(&self, line: Line<'_>) -> Option<f64> {
+        median_of(&self.peaks(line))
+    }
+
+    pub(crate) fn peak_ratio(&self, line: Line<'_>, against: Line<'_>) -> Option<f64> {
+        paired_ratio(&self.peaks(line), &self.peaks(against))
+    }
+
+    /// Bytes at a moment.
+    pub(crate) fn point(&self, line: Line<'_>, name: &str) -> Option<f64> {
+        median_of(&self.points(line, name))
+    }
+
+    /// One moment's bytes as a share of another's.
+    pub(crate) fn share(&self, line: Line<'_>, of: &str, whole: &str) -> Option<f64> {
+        paired_ratio(&self.points(line, of), &self.points(line, whole))
+    }
+
+    fn points(&self, line: Line<'_>, name: &str) -> Rounds {
+        let of = |answer: &Answer| answer.points.iter().find(|(found, _)| found == name).map(|(_, bytes)| *bytes);
+        self.answers(line).filter_map(|(round, answer)| Some((round, as_f64(of(answer)?)))).collect()
+    }
+
+    fn peaks(&self, line: Line<'_>) -> Rounds {
+        self.answers(line).map(|(round, answer)| (round, as_f64(answer.peak_bytes))).collect()
+    }
+
+    fn answers<'a>(&'a self, line: Line<'a>) -> impl Iterator<Item = (u32, &'a Answer)> {
+        let is_of = move |found: &&Measurement| {
+            found.workload.name == line.workload && found.variant == line.variant && found.series == line.series
+        };
+        self.measurements.iter().filter(is_of).map(|found| (found.round, &found.answer))
+    }
+}
+
+fn median_of(rounds: &[(u32, f64)]) -> Option<f64> {
+    median(&rounds.iter().map(|(_, value)| *value).collect::<Vec<_>>())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of a process")]
+fn as_f64(bytes: u64) -> f64 {
+    bytes as f64
+}

@@ -1,0 +1,132 @@
+//! Who runs what, and in which order.
+//!
+//! Rounds go around all allocators: A, B, C, A, B, C. What slows the machine for some seconds then slows neighbours, and a
+//! ratio is taken within a round. Each round begins with another allocator, so that none is always the first to meet what
+//! the workload before left behind.
+
+use crate::protocol::{Job, Mode, Scale};
+use crate::rivals::Rival;
+use crate::workloads::Workload;
+
+/// An allocator and how it is used: a line of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Series {
+    pub(crate) rival: &'static Rival,
+    pub(crate) mode: Mode,
+}
+
+/// One process.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) workload: &'static Workload,
+    pub(crate) series: Series,
+    pub(crate) round: u32,
+    pub(crate) job: Job,
+}
+
+impl Series {
+    /// The allocator's name, with how it is used where that is not clear.
+    pub(crate) fn name(&self) -> String {
+        if self.mode == Mode::Heaps || self.rival.modes().len() > 1 {
+            format!("{} {}", self.rival.name, self.mode.name())
+        } else {
+            self.rival.name.to_owned()
+        }
+    }
+}
+
+/// The lines of a table: who takes part in a workload, and how.
+pub(crate) fn series(workload: &Workload, variant: &str, rivals: &[&'static Rival], scale: Scale) -> Vec<Series> {
+    let of = |rival: &&'static Rival| {
+        let rival = *rival;
+        workload.modes(rival, variant, scale).into_iter().map(move |mode| Series { rival, mode })
+    };
+    rivals.iter().flat_map(of).collect()
+}
+
+/// All processes, in their order.
+pub(crate) fn steps(
+    workloads: &[&'static Workload],
+    rivals: &[&'static Rival],
+    scale: Scale,
+    rounds: Option<u32>,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for workload in workloads {
+        for variant in workload.variants(scale) {
+            let lines = series(workload, variant, rivals, scale);
+            for round in 0..rounds.unwrap_or(workload.rounds(scale)) {
+                let first = round as usize % lines.len().max(1);
+                for &series in lines[first..].iter().chain(&lines[..first]) {
+                    let job = Job {
+                        workload: workload.name.to_owned(),
+                        variant: (*variant).to_owned(),
+                        mode: series.mode,
+                        scale,
+                        // The same work for all, another in each round.
+                        seed: u64::from(round) + 1,
+                    };
+                    steps.push(Step { workload, series, round, job });
+                }
+            }
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{series, steps};
+    use crate::protocol::{Mode, Scale};
+    use crate::rivals::RIVALS;
+    use crate::workloads::WORKLOADS;
+
+    fn all() -> Vec<&'static crate::rivals::Rival> {
+        RIVALS.iter().collect()
+    }
+
+    #[test]
+    fn rounds_are_interleaved_and_begin_with_another_each() {
+        let lifo: Vec<_> = WORKLOADS.iter().filter(|workload| workload.name == "lifo").collect();
+        let plan = steps(&lifo, &all()[1..4], Scale::Quick, Some(4));
+        let names: Vec<_> = plan.iter().map(|step| step.series.rival.name).collect();
+        let [a, b, c] = ["glibc", "jemalloc", "mimalloc-v2"];
+        assert_eq!(names, [a, b, c, b, c, a, c, a, b, a, b, c]);
+        let rounds: Vec<_> = plan.iter().map(|step| step.round).collect();
+        assert_eq!(rounds, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]);
+    }
+
+    #[test]
+    fn everybody_does_the_same_work_in_a_round() {
+        let plan = steps(&WORKLOADS.iter().collect::<Vec<_>>(), &all(), Scale::Full, None);
+        for step in &plan {
+            assert_eq!(step.job.seed, u64::from(step.round) + 1);
+            assert_eq!(step.job.mode, step.series.mode);
+        }
+        let nr_once = plan.iter().filter(|step| step.round == 0).count();
+        let mut names: Vec<_> = plan
+            .iter()
+            .filter(|step| step.round == 0)
+            .map(|step| (&step.job.workload, &step.job.variant, step.series.name()))
+            .collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), nr_once, "a line appears twice");
+    }
+
+    #[test]
+    fn only_those_take_part_who_can() {
+        let of = |name: &str, variant: &str| {
+            let workload = WORKLOADS.iter().find(|workload| workload.name == name).unwrap();
+            series(workload, variant, &all(), Scale::Quick).iter().map(super::Series::name).collect::<Vec<_>>()
+        };
+        assert_eq!(of("depth", "-"), ["objcg on"]);
+        assert_eq!(of("interleave", "-"), ["objcg on", "header", "tracking-allocator"]);
+        assert!(of("tenants", "1000").contains(&"jemalloc heaps".to_owned()));
+        assert!(!of("tenants", "1000x2").iter().any(|name| name.ends_with("heaps")));
+        assert!(!of("tenants", "100").contains(&"cap".to_owned()));
+        assert_eq!(of("lifo", "-").len(), RIVALS.len() + 2);
+        let limits = |name: &&String| name.ends_with(Mode::Limit.name());
+        assert_eq!(of("burst", "-").iter().filter(limits).count(), 0);
+    }
+}

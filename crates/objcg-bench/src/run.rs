@@ -1,0 +1,143 @@
+//! Runs the plan: builds workers, starts one process after the other, shows what they found.
+
+use std::fs;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::RunArgs;
+use crate::figures::{Figures, Measurement};
+use crate::machine::Machine;
+use crate::plan::{Series, Step, steps};
+use crate::report::{Failure, Report};
+use crate::rivals::Rival;
+use crate::workers::Worker;
+use crate::{plot, table};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Complete,
+    /// Some allocator did not build, or some worker died.
+    Incomplete,
+}
+
+/// All that a run found.
+pub(crate) struct Findings {
+    pub(crate) machine: Machine,
+    pub(crate) baseline: Series,
+    pub(crate) scale: &'static str,
+    pub(crate) rivals: Vec<&'static Rival>,
+    pub(crate) figures: Figures,
+    pub(crate) failures: Vec<Failure>,
+}
+
+pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
+    let baseline = args.baseline()?;
+    if let Some(folder) = &args.plot {
+        // Before the work, so that a bad one fails at once.
+        fs::create_dir_all(folder).with_context(|| format!("{}: cannot be written", folder.display()))?;
+    }
+    let mut findings = Findings {
+        machine: Machine::here(),
+        baseline: Series { rival: baseline, mode: baseline.modes()[0] },
+        scale: args.scale().name(),
+        rivals: args.rivals(),
+        figures: Figures::default(),
+        failures: Vec::new(),
+    };
+    let plan = steps(&args.workloads(), &findings.rivals, args.scale(), args.rounds);
+    let workers = build(&plan, &mut findings);
+    measure(&plan, &workers, &mut findings);
+    if findings.figures.is_empty() {
+        let reasons: Vec<_> = findings.failures.iter().map(Failure::line).collect();
+        let reasons = if reasons.is_empty() { "nobody takes part".to_owned() } else { reasons.join("; ") };
+        anyhow::bail!("nothing was measured: {reasons}");
+    }
+    if let Some(folder) = &args.plot {
+        for (name, svg) in plot::render(&findings.figures)? {
+            let path = folder.join(name);
+            fs::write(&path, svg).with_context(|| format!("{}: cannot be written", path.display()))?;
+        }
+    }
+    let text =
+        if args.json { serde_json::to_string_pretty(&Report::of(&findings))? + "\n" } else { table::render(&findings) };
+    crate::print(&text)?;
+    Ok(if findings.failures.is_empty() { Outcome::Complete } else { Outcome::Incomplete })
+}
+
+/// Builds the workers that the plan needs, as many at a time as there are CPUs: much of it is configure scripts.
+fn build(plan: &[Step], findings: &mut Findings) -> Vec<(&'static Rival, Worker)> {
+    let takes_part = |rival: &&'static Rival| plan.iter().any(|step| step.series.rival == *rival);
+    let needed: Vec<_> = findings.rivals.iter().copied().filter(takes_part).collect();
+    let bar = ProgressBar::new(needed.len() as u64).with_prefix("building");
+    bar.set_style(style());
+    // Compiling takes a while, in which the bar must not look dead.
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let waiting = Mutex::new(needed.iter());
+    let built = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..findings.machine.cpus {
+            scope.spawn(|| {
+                loop {
+                    let next = waiting.lock().expect("nothing panics with it").next();
+                    let Some(rival) = next else { break };
+                    bar.set_message(rival.name);
+                    let outcome = Worker::build(rival);
+                    built.lock().expect("nothing panics with it").push((*rival, outcome));
+                    bar.inc(1);
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let mut workers = Vec::new();
+    for (rival, outcome) in built.into_inner().expect("nothing panics with it") {
+        match outcome {
+            Ok(worker) => workers.push((rival, worker)),
+            Err(error) => {
+                let failure = Failure { what: format!("{} does not build", rival.name), reason: format!("{error:#}") };
+                eprintln!("objcg-bench: {}\n{}", failure.what, failure.reason);
+                findings.failures.push(failure);
+            }
+        }
+    }
+    workers
+}
+
+/// Runs the processes of those allocators that were built.
+fn measure(plan: &[Step], workers: &[(&'static Rival, Worker)], findings: &mut Findings) {
+    let bar = ProgressBar::new(plan.len() as u64).with_prefix("measuring");
+    bar.set_style(style());
+    for step in plan {
+        bar.set_message(format!("{} {}", step.workload.name, step.series.name()));
+        if let Some((_, worker)) = workers.iter().find(|(rival, _)| *rival == step.series.rival) {
+            match worker.run(&step.job) {
+                Ok(answer) => findings.figures.add(Measurement {
+                    workload: step.workload,
+                    variant: step.job.variant.clone(),
+                    series: step.series,
+                    round: step.round,
+                    answer,
+                }),
+                Err(error) => {
+                    let variant = if step.job.variant == "-" { "" } else { &step.job.variant };
+                    let what = [step.workload.name, variant, &step.series.name()].join(" ").replace("  ", " ");
+                    let failure =
+                        Failure { what: format!("{what}, round {}", step.round), reason: format!("{error:#}") };
+                    bar.suspend(|| eprintln!("objcg-bench: {}", failure.line()));
+                    findings.failures.push(failure);
+                }
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix} {wide_bar} {pos} of {len} {msg:28}").expect("a template that parses")
+}

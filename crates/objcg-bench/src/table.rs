@@ -1,0 +1,124 @@
+//! The findings for people: a table a workload, who served, and what became of the targets.
+
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+
+use crate::figures::{Figures, Line};
+use crate::format::{bytes, nanoseconds, or_dash, ratio, share};
+use crate::plan::Series;
+use crate::run::Findings;
+use crate::targets::{self, Bound};
+use crate::workloads::{Workload, WorkloadKind};
+
+/// A column beside the times.
+type Column = (&'static str, fn(&Figures, Line<'_>) -> String);
+
+const PEAK: &[Column] = &[("peak RSS", |f, l| or_dash(f.peak(l), bytes))];
+
+const OF_BURST: &[Column] = &[
+    ("live", |f, l| or_dash(f.point(l, "live"), bytes)),
+    ("RSS full", |f, l| or_dash(f.point(l, "full"), bytes)),
+    ("RSS after", |f, l| or_dash(f.point(l, "after"), bytes)),
+    ("2 s later", |f, l| or_dash(f.point(l, "later"), bytes)),
+];
+
+const OF_TENANTS: &[Column] = &[
+    ("RSS", |f, l| or_dash(f.point(l, "after"), bytes)),
+    ("live/RSS", |f, l| or_dash(f.share(l, "live", "after"), share)),
+    ("half gone", |f, l| or_dash(f.share(l, "half-live", "half"), share)),
+    ("0.5 s later", |f, l| or_dash(f.share(l, "half-live", "half-later"), share)),
+];
+
+pub(crate) fn render(findings: &Findings) -> String {
+    let machine = &findings.machine;
+    let mut text = format!(
+        "{}, {} CPUs, {}, Linux {}, huge pages: {}\nscale: {}; ratios against {}\n",
+        machine.cpu,
+        machine.cpus,
+        bytes_of(machine.memory_bytes),
+        machine.kernel,
+        machine.huge_pages,
+        findings.scale,
+        findings.baseline.name(),
+    );
+    let figures = &findings.figures;
+    for (workload, variant) in figures.tables() {
+        text.push_str(&one_workload(figures, workload, variant, findings.baseline));
+    }
+    text.push_str("\nwho served\n");
+    for rival in &findings.rivals {
+        let proof = figures.proof(rival.name).unwrap_or("did not run");
+        writeln!(text, "  {:<22}{proof}", rival.name).expect("a String takes all");
+    }
+    text.push_str(&of_targets(figures));
+    for failure in &findings.failures {
+        writeln!(text, "failed: {}", failure.line()).expect("a String takes all");
+    }
+    text
+}
+
+fn one_workload(figures: &Figures, workload: &Workload, variant: &str, baseline: Series) -> String {
+    let columns = match workload.kind {
+        WorkloadKind::Burst => OF_BURST,
+        WorkloadKind::Tenants => OF_TENANTS,
+        _ => PEAK,
+    };
+    let cases = figures.cases(workload.name, variant);
+    let against = Line { workload: workload.name, variant, series: baseline };
+    let lines = figures.lines(workload.name, variant);
+    // Columns of ratios would say 1 to everybody where the baseline takes no part.
+    let has_ratio = |case: &str| lines.len() > 1 && figures.ns(against, case).is_some();
+    let mut table = Table::new();
+    let mut header = vec![String::new()];
+    for case in &cases {
+        header.push(if *case == "all" { "ns".to_owned() } else { (*case).to_owned() });
+        if has_ratio(case) {
+            header.push("×".to_owned());
+        }
+    }
+    header.extend(columns.iter().map(|(name, _)| (*name).to_owned()));
+    table.set_header(header);
+    for line in &lines {
+        let mut row = vec![line.series.name()];
+        for case in &cases {
+            row.push(or_dash(figures.ns(*line, case), nanoseconds));
+            if has_ratio(case) {
+                row.push(or_dash(figures.ratio(*line, against, case), ratio));
+            }
+        }
+        row.extend(columns.iter().map(|(_, column)| column(figures, *line)));
+        table.add_row(row);
+    }
+    let variant = if variant == "-" { String::new() } else { format!(" {variant}") };
+    format!("\n{}{variant}: {}; ns for {}\n{}", workload.name, workload.about, workload.operation, lay_out(table))
+}
+
+fn of_targets(figures: &Figures) -> String {
+    let mut table = Table::new();
+    table.set_header(["target", "bound", "found", "", "decided by"]);
+    for target in targets::all(figures) {
+        let bound = match target.bound {
+            Bound::AtMost(most) => format!("≤ {}", (target.format)(most)),
+            Bound::AtLeast(least) => format!("≥ {}", (target.format)(least)),
+        };
+        let found = or_dash(target.value, target.format);
+        table.add_row([target.name, bound, found, target.verdict.name().to_owned(), target.place]);
+    }
+    format!("\ntargets\n{}", lay_out(table))
+}
+
+/// Names to the left, figures to the right, one rule below the header; no blanks at the ends of lines.
+fn lay_out(mut table: Table) -> String {
+    const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
+    table.load_style(TableStyle::new().header_separator(RULE));
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string().lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "memory of a machine")]
+fn bytes_of(nr_bytes: u64) -> String {
+    bytes(nr_bytes as f64)
+}
