@@ -114,12 +114,18 @@ pub(crate) fn replace_thread_word(word: u32) -> u32 {
     word::replace(word)
 }
 
-#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(objcg_rseq_absent)))]
+#[cfg(all(
+    any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")),
+    not(objcg_rseq_absent)
+))]
 mod word {
     pub(super) use objcg_rseq::{replace_thread_word as replace, thread_word as get};
 }
 
-#[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(objcg_rseq_absent))))]
+#[cfg(not(all(
+    any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")),
+    not(objcg_rseq_absent)
+)))]
 mod word {
     use crate::os::ThreadWord;
 

@@ -166,7 +166,10 @@ impl ThreadKey {
     }
 
     /// This thread's value; null before it is set.
-    #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(objcg_rseq_absent))))]
+    #[cfg(not(all(
+        any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")),
+        not(objcg_rseq_absent)
+    )))]
     fn get(&self) -> *const libc::c_void {
         let Some(key) = self.key.load(Ordering::Acquire).checked_sub(1) else { return ptr::null() };
         // SAFETY: the key was created and is never deleted.
@@ -208,10 +211,16 @@ pub(crate) fn at_thread_exit(at_exit: unsafe extern "C" fn(*mut libc::c_void)) -
 }
 
 /// A 32-bit word of each thread, 0 at first, where there is no static thread-local storage of ours.
-#[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(objcg_rseq_absent))))]
+#[cfg(not(all(
+    any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")),
+    not(objcg_rseq_absent)
+)))]
 pub(crate) struct ThreadWord(ThreadKey);
 
-#[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(objcg_rseq_absent))))]
+#[cfg(not(all(
+    any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")),
+    not(objcg_rseq_absent)
+)))]
 impl ThreadWord {
     pub(crate) const fn new() -> Self {
         ThreadWord(ThreadKey::new())

@@ -13,9 +13,9 @@ use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
 use crate::{Stack, TaggedWord};
 
-/// From our own area to the one that the sections use: 0 at first, when they use our own, where every thread is without a
-/// CPU. A section that runs before `init` must not write into libc's data.
-static DISTANCE: AtomicIsize = AtomicIsize::new(0);
+/// Offset from the thread pointer of the area that the sections use; 0 until `init` knows it, and no area is there: a section
+/// that runs before must not write into libc's data.
+static OFFSET: AtomicIsize = AtomicIsize::new(0);
 /// CPUs below this have data. 0 before `init`: all sections give up.
 pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
 /// Loops before a commit, for tests.
@@ -46,8 +46,10 @@ global_asm!(
 
 /// The abort handler lies in another part of the same section: a branch across sections could go through a veneer of the
 /// linker, which is free to use registers.
+///
+/// Zeroes a register, or nothing; then goes to the second argument if `init` was not called.
 macro_rules! begin {
-    () => {
+    ($zero:literal, $out:literal) => {
         concat!(
             ".pushsection __rseq_cs, \"aw\"\n",
             ".balign 32\n",
@@ -61,11 +63,13 @@ macro_rules! begin {
             count_abort!(),
             "b 5f\n",
             ".previous\n",
-            "5: adrp {area}, :gottprel:objcg_rseq_area\n",
-            "ldr {area}, [{area}, :gottprel_lo12:objcg_rseq_area]\n",
-            "adrp {at}, {distance}\n",
-            "ldr {at}, [{at}, :lo12:{distance}]\n",
-            "add {area}, {area}, {at}\n",
+            "5: ",
+            $zero,
+            "\nadrp {area}, {offset}\n",
+            "ldr {area}, [{area}, :lo12:{offset}]\n",
+            "cbz {area}, ",
+            $out,
+            "\n",
             "mrs {at}, tpidr_el0\n",
             "add {area}, {area}, {at}\n",
             "adrp {at}, 99b\n",
@@ -128,8 +132,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!(),
-            "mov {object}, #0",
+            begin!("mov {object}, #0", "3f"),
             check!("3f"),
             "add {at}, {stack}, {at}, lsl #{shift}",
             "ldr {top}, [{at}]",
@@ -139,7 +142,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
             "str {top}, [{at}]",
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object, note = out(reg) note,
-            stack = in(reg) stack, shift = const SHIFT, distance = sym DISTANCE, nr_cpus = sym NR_CPUS,
+            stack = in(reg) stack, shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -152,7 +155,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
     // SAFETY: the caller's areas are valid; the place above the top is nobody's until the commit.
     unsafe {
         asm!(
-            begin!(),
+            begin!("", "{give_up}"),
             check!("{give_up}"),
             "add {at}, {stack}, {at}, lsl #{shift}",
             "ldr {top}, [{at}]",
@@ -168,7 +171,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _,
             stack = in(reg) stack, object = in(reg) object, note = in(reg) note, lid = const crate::LID,
-            shift = const SHIFT, distance = sym DISTANCE, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return false },
             options(nostack),
@@ -183,8 +186,7 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
     // SAFETY: the caller's areas and buffer are valid; the buffer is his alone.
     unsafe {
         asm!(
-            begin!(),
-            "mov {nr}, #0",
+            begin!("mov {nr}, #0", "3f"),
             check!("3f"),
             "add {at}, {stack}, {at}, lsl #{shift}",
             "ldr {top}, [{at}]",
@@ -205,7 +207,7 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) _, note = out(reg) _,
             to = out(reg) _, nr = out(reg) nr_taken,
             stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places,
-            shift = const SHIFT, distance = sym DISTANCE, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -223,8 +225,7 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(
     // SAFETY: the caller's areas and entries are valid; places above the top are nobody's until the commit.
     unsafe {
         asm!(
-            begin!(),
-            "mov {nr}, #0",
+            begin!("mov {nr}, #0", "3f"),
             check!("3f"),
             "add {at}, {stack}, {at}, lsl #{shift}",
             "ldr {top}, [{at}]",
@@ -246,7 +247,7 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) _, note = out(reg) _,
             from = out(reg) _, nr = out(reg) nr_put,
             stack = in(reg) stack, entries = in(reg) entries, nr_entries = in(reg) nr_entries, lid = const crate::LID,
-            shift = const SHIFT, distance = sym DISTANCE, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -265,8 +266,7 @@ pub(crate) unsafe fn compare_add<const SHIFT: u32>(
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!(),
-            "mov {done:w}, #0",
+            begin!("mov {done:w}, #0", "3f"),
             check!("3f"),
             "lsl {at}, {at}, #{shift}",
             // Acquire pairs with the Release of whoever has changed the word and now takes the guard away.
@@ -288,7 +288,7 @@ pub(crate) unsafe fn compare_add<const SHIFT: u32>(
             "3:",
             area = out(reg) _, at = out(reg) _, new = out(reg) _, found = out(reg) _, done = out(reg) done,
             word = in(reg) word, guard = in(reg) guard, tag = in(reg) tag, delta = in(reg) delta,
-            shift = const SHIFT, distance = sym DISTANCE, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -302,8 +302,7 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!(),
-            "mov {done:w}, #0",
+            begin!("mov {done:w}, #0", "3f"),
             check!("3f"),
             "add {at}, {counter}, {at}, lsl #{shift}",
             "ldr {new}, [{at}]",
@@ -314,7 +313,7 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
             "3:",
             area = out(reg) _, at = out(reg) _, new = out(reg) _, done = out(reg) done,
             counter = in(reg) counter, delta = in(reg) delta,
-            shift = const SHIFT, distance = sym DISTANCE, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -328,8 +327,7 @@ pub(crate) unsafe fn exchange(word: *mut usize, cpu: u32, new: usize) -> Option<
     // SAFETY: the caller's word is valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!(),
-            "mov {done:w}, #0",
+            begin!("mov {done:w}, #0", "3f"),
             "cmp {at:w}, {cpu:w}",
             "b.ne 3f",
             "ldr {old}, [{word}]",
@@ -339,7 +337,7 @@ pub(crate) unsafe fn exchange(word: *mut usize, cpu: u32, new: usize) -> Option<
             "3:",
             area = out(reg) _, at = out(reg) _, done = out(reg) done, old = out(reg) old,
             word = in(reg) word, cpu = in(reg) cpu, new = in(reg) new,
-            distance = sym DISTANCE, delay = sym DELAY, aborts = sym ABORTS,
+            offset = sym OFFSET, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -425,12 +423,12 @@ pub(crate) unsafe fn thread_store<const DISPLACEMENT: usize>(offset: isize, valu
 /// Offset of the area that the sections use.
 #[inline]
 pub(crate) fn offset() -> isize {
-    own_offset() + DISTANCE.load(Ordering::Relaxed)
+    OFFSET.load(Ordering::Relaxed)
 }
 
-/// Has the sections use libc's area.
+/// Has the sections use an area.
 pub(crate) fn set_offset(offset: isize) {
-    DISTANCE.store(offset - own_offset(), Ordering::Relaxed);
+    OFFSET.store(offset, Ordering::Relaxed);
 }
 
 /// The address of the thread's static thread-local storage that offsets count from.

@@ -63,10 +63,49 @@
 //!   restarts.
 //! - The code must stay mapped while a thread's area points at one of its descriptors: a library that uses this crate must not
 //!   be unloaded while its threads run.
+//! - A child of `vfork` has its parent's memory without its registration: it uses no sections.
+//!
+//! # Example
+//!
+//! A counter that all threads share, without a shared cache line:
+//!
+//! ```
+//! use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+//! use std::thread;
+//!
+//! use objcg_rseq::PerCpu;
+//!
+//! const SHIFT: u32 = 6;
+//! const MAX_CPUS: usize = 1024;
+//!
+//! /// One CPU's part: `1 << SHIFT` bytes.
+//! #[repr(C, align(64))]
+//! struct Part(AtomicU64);
+//!
+//! static PARTS: [Part; MAX_CPUS] = [const { Part(AtomicU64::new(0)) }; MAX_CPUS];
+//! /// For threads without registration, and CPUs beyond.
+//! static ELSEWHERE: AtomicU64 = AtomicU64::new(0);
+//!
+//! fn count() {
+//!     let counter = PerCpu::<u64, SHIFT>::new(PARTS.as_ptr().cast_mut().cast());
+//!     // SAFETY: there is a counter for each CPU, and only this section changes it.
+//!     if !unsafe { objcg_rseq::add(counter, 1) } {
+//!         ELSEWHERE.fetch_add(1, Relaxed);
+//!     }
+//! }
+//!
+//! fn sum() -> u64 {
+//!     PARTS.iter().map(|part| part.0.load(Relaxed)).sum::<u64>() + ELSEWHERE.load(Relaxed)
+//! }
+//!
+//! objcg_rseq::init(MAX_CPUS as u32);
+//! let threads: Vec<_> = (0..8).map(|_| thread::spawn(|| (0..1000).for_each(|_| count()))).collect();
+//! threads.into_iter().for_each(|thread| thread.join().unwrap());
+//! assert_eq!(sum(), 8000);
+//! ```
 
 #![no_std]
 #![deny(unsafe_code)]
-#![allow(unexpected_cfgs, reason = "`--cfg objcg_rseq_absent` has any target check what is for those without sections")]
 
 #[cfg(test)]
 extern crate std;

@@ -74,6 +74,7 @@ fn find() -> u8 {
         arch::set_offset(offset);
         return LIBC;
     }
+    arch::set_offset(arch::own_offset());
     if register_own() { OWN } else { ABSENT }
 }
 
@@ -144,7 +145,7 @@ pub fn current_cpu() -> Option<u32> {
 }
 
 /// Waits until every section that was under way on `cpu` when it was called has ended or restarted; what was stored before
-/// the call is seen by those that start afterwards. 10 µs if a thread of this process runs there, 0.3 µs if not.
+/// the call is seen by those that start afterwards. Some 10 µs if a thread of this process runs there, 0.3 µs if not.
 ///
 /// Aborting is not ours to do: false if the kernel refuses, which it does not once [`init`] has found a registration.
 #[must_use]

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 
 use crate::arch;
 
-#[cfg(test)]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64"), not(objcg_rseq_absent)))]
 mod tests;
 
 /// An entry of a stack: an object, and a word that goes with it.

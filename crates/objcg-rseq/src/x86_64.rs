@@ -11,13 +11,9 @@ use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
 use crate::{Stack, TaggedWord};
 
-unsafe extern "C" {
-    /// Offset of the area that the sections use from the thread pointer. At first that of our own area, where every thread is
-    /// without a CPU: a section that runs before `init` must not write into libc's data.
-    #[link_name = "objcg_rseq_offset"]
-    safe static OFFSET: AtomicIsize;
-}
-
+/// Offset from the thread pointer of the area that the sections use; 0 until `init` knows it, and no area is there: a section
+/// that runs before must not write into libc's data.
+static OFFSET: AtomicIsize = AtomicIsize::new(0);
 /// CPUs below this have data. 0 before `init`: all sections give up.
 pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
 /// Loops before a commit, for tests.
@@ -43,16 +39,11 @@ global_asm!(
     ".long 0, -1, 0, 0, 0, 0, 0, 0",
     ".quad 0, 0, 0, 0",
     ".popsection",
-    ".pushsection .data.objcg_rseq, \"aw\", @progbits",
-    ".balign 8",
-    ".hidden objcg_rseq_offset",
-    ".globl objcg_rseq_offset",
-    "objcg_rseq_offset: .quad objcg_rseq_area@TPOFF",
-    ".popsection",
 );
 
+/// Zeroes a register, or nothing; then goes to the second argument if `init` was not called.
 macro_rules! begin {
-    () => {
+    ($zero:literal, $out:literal) => {
         concat!(
             ".pushsection __rseq_cs, \"aw\"\n",
             ".balign 32\n",
@@ -67,7 +58,13 @@ macro_rules! begin {
             count_abort!(),
             "jmp 5f\n",
             ".popsection\n",
-            "5: mov {area}, qword ptr [rip + {offset}]\n",
+            "5: ",
+            $zero,
+            "\nmov {area}, qword ptr [rip + {offset}]\n",
+            "test {area}, {area}\n",
+            "jz ",
+            $out,
+            "\n",
             "lea {at}, [rip + 99b]\n",
             "mov qword ptr fs:[{area} + 8], {at}\n",
             "2: mov {at:e}, dword ptr fs:[{area} + 4]\n",
@@ -118,7 +115,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!(),
+            begin!("", "8f"),
             "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
             "jae 8f",
             "shl {at}, {shift}",
@@ -149,7 +146,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
     // SAFETY: the caller's areas are valid; the place above the top is nobody's until the commit.
     unsafe {
         asm!(
-            begin!(),
+            begin!("", "{give_up}"),
             "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
             "jae {give_up}",
             "shl {at}, {shift}",
@@ -181,8 +178,7 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
     // SAFETY: the caller's areas and buffer are valid; the buffer is his alone.
     unsafe {
         asm!(
-            begin!(),
-            "xor {nr:e}, {nr:e}",
+            begin!("xor {nr:e}, {nr:e}", "3f"),
             part!(),
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
@@ -224,8 +220,7 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(
     // SAFETY: the caller's areas and entries are valid; places above the top are nobody's until the commit.
     unsafe {
         asm!(
-            begin!(),
-            "xor {nr:e}, {nr:e}",
+            begin!("xor {nr:e}, {nr:e}", "3f"),
             part!(),
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
@@ -268,8 +263,7 @@ pub(crate) unsafe fn compare_add<const SHIFT: u32>(
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!(),
-            "xor {done:e}, {done:e}",
+            begin!("xor {done:e}, {done:e}", "3f"),
             part!(),
             "cmp dword ptr [{guard} + {at}], 0",
             "jne 3f",
@@ -301,8 +295,7 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
     // SAFETY: the caller's areas are valid. The addition is one instruction, which is interrupted before or after.
     unsafe {
         asm!(
-            begin!(),
-            "xor {done:e}, {done:e}",
+            begin!("xor {done:e}, {done:e}", "3f"),
             part!(),
             "inc {done:e}",
             delay!(),
@@ -322,8 +315,7 @@ pub(crate) unsafe fn exchange(word: *mut usize, cpu: u32, new: usize) -> Option<
     // SAFETY: the caller's word is valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!(),
-            "xor {done:e}, {done:e}",
+            begin!("xor {done:e}, {done:e}", "3f"),
             "cmp {at:e}, {cpu:e}",
             "jne 3f",
             "mov {old}, qword ptr [{word}]",
@@ -420,7 +412,7 @@ pub(crate) fn offset() -> isize {
     OFFSET.load(Ordering::Relaxed)
 }
 
-/// Has the sections use libc's area.
+/// Has the sections use an area.
 pub(crate) fn set_offset(offset: isize) {
     OFFSET.store(offset, Ordering::Relaxed);
 }

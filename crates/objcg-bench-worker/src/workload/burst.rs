@@ -1,6 +1,6 @@
 //! A burst: a quarter of a gigabyte of small objects is allocated and freed. What stays resident?
 //!
-//! Resident bytes are taken before, with all objects live, right after the last was freed, and after two seconds in which
+//! Resident bytes are taken before, with all objects live, right after the last was freed, and two seconds later, in which
 //! the process does little: allocators that give memory back only while they are called are called now and then. An
 //! operation is a pair of an allocation and a free.
 
@@ -21,7 +21,9 @@ const NR_BYTES: u64 = 8 << 20;
 const MAX_BYTES: u64 = 256 << 20;
 /// The least that any object is, on average.
 const SMALLEST_MEAN: u64 = 128;
-const QUIET: Duration = Duration::from_secs(2);
+/// For each unit of effort, up to the most.
+const QUIET: Duration = Duration::from_millis(200);
+const MAX_QUIET: Duration = Duration::from_secs(2);
 
 pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), String> {
     let group = group_of(job.mode)?;
@@ -49,7 +51,7 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     within(group.as_ref(), || objects[..nr_objects].iter_mut().for_each(|place| *place = None));
     elapsed += Clock::Thread.now() - start;
     answer.add_point("after", resident::now_bytes());
-    rest(QUIET);
+    rest((QUIET * effort.factor as u32).min(MAX_QUIET));
     answer.add_point("later", resident::now_bytes());
     answer.add_case("all", vec![elapsed.as_nanos() as f64 / nr_objects as f64]);
     Ok(())

@@ -212,12 +212,16 @@ impl OnStack {
 
     /// The owners of the objects under that top, as they are at this moment: sections may be changing them.
     pub(super) fn owners(&self, top: usize) -> impl Iterator<Item = u32> + '_ {
-        (1..=self.nr_objects(top) as usize).map(|index| {
+        (1..=self.nr_objects(top) as usize).filter_map(|index| {
             // SAFETY: the place is inside the sheaf, which stays while it is on the stack.
             let place = unsafe { self.0.cast::<Entry>().add(index) };
-            // Volatile: a section may write it meanwhile.
-            // SAFETY: it was set by a push; its owner word is in the engine's memory, which stays mapped.
-            FreeObject::of_entry(unsafe { place.read_volatile() }).owner()
+            // SAFETY: the field is inside the place. Volatile: a section may write it meanwhile.
+            let note = unsafe { (&raw const (*place.as_ptr()).note).read_volatile() };
+            // Null: the top is seen before the entry. Otherwise the address of an owner word, in the engine's memory, which
+            // stays mapped.
+            let word = NonNull::new(note.cast::<AtomicU32>())?;
+            // SAFETY: as just said.
+            Some(unsafe { word.as_ref() }.load(Ordering::Relaxed))
         })
     }
 }

@@ -4,6 +4,7 @@ use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::mem::offset_of;
 use std::ptr::{self, NonNull};
 use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, AtomicU32};
 
 use objcg_rseq::{Entry, LID, PerCpu, Registration, Stack, TaggedWord};
 
@@ -108,6 +109,22 @@ impl Area {
         self.field(offset_of!(Part, counter))
     }
 
+    fn guard(self) -> PerCpu<u32, SHIFT> {
+        self.field(offset_of!(Part, guard))
+    }
+
+    /// The top of a CPU's stack as other CPUs see it.
+    pub(crate) fn top(self, cpu: u32) -> &'static AtomicPtr<[usize; 2]> {
+        // SAFETY: the part is never freed; a pointer and an atomic one have the same layout.
+        unsafe { &*self.stack().of_cpu(cpu).cast() }
+    }
+
+    /// A CPU's guard as other CPUs see it.
+    pub(crate) fn guard_word(self, cpu: u32) -> &'static AtomicU32 {
+        // SAFETY: as above.
+        unsafe { &*self.guard().of_cpu(cpu).cast() }
+    }
+
     pub(crate) fn pop(self) -> Option<Entry> {
         // SAFETY: the area is valid for all CPUs, and its stacks change as the crate's rules allow.
         unsafe { objcg_rseq::pop(self.stack()) }
@@ -127,7 +144,7 @@ impl Area {
     pub(crate) fn compare_add(self, idx: usize, delta: i64) -> bool {
         let word = self.field(offset_of!(Part, words) + idx * size_of::<TaggedWord>());
         // SAFETY: as above.
-        unsafe { objcg_rseq::compare_add(word, self.field(offset_of!(Part, guard)), TAGS[idx], delta) }
+        unsafe { objcg_rseq::compare_add(word, self.guard(), TAGS[idx], delta) }
     }
 
     /// Replaces the top of `cpu`'s stack, if the thread is there.
@@ -160,6 +177,14 @@ impl Area {
             i64::from(word as u32) - i64::from(LIMIT / 2)
         };
         (0..nr_cpus()).map(balance).sum()
+    }
+
+    /// A store into any part ends the process from now on.
+    pub(crate) fn forbid_stores(self) {
+        let nr_bytes = (nr_cpus() as usize) << SHIFT;
+        // SAFETY: the parts are whole pages of this area alone, and never freed.
+        let result = unsafe { libc::mprotect(self.first.as_ptr().cast(), nr_bytes, libc::PROT_READ) };
+        assert_eq!(result, 0);
     }
 
     /// Takes everything that is on a stack of this area's places, by hand: it is this thread's alone.

@@ -1,11 +1,12 @@
 //! Another CPU's data: after a stopper and a fence nobody else has it.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::thread;
 
 use objcg_rseq::Stack;
 
-use crate::area::{Area, LIMIT, Part, assert_conserved, nr_cpus, number};
+use crate::area::{Area, LIMIT, assert_conserved, nr_cpus, number};
 use crate::conservation::{NR_ENTRIES, filled_area};
 use crate::many::{pop_many, push_many};
 use crate::storm::{NR_THREADS, storm};
@@ -13,20 +14,16 @@ use crate::storm::{NR_THREADS, storm};
 /// Threads that take; the others use their own CPU's data.
 const NR_TAKERS: usize = 2;
 const NR_ROUNDS_BETWEEN_TAKES: usize = 8;
+/// Tries for a stack that is away while its taker works.
+const MAX_TRIES: u32 = 10_000_000;
 
 fn takes(thread: usize, round: usize) -> bool {
-    thread < NR_TAKERS && round % NR_ROUNDS_BETWEEN_TAKES == 0
-}
-
-/// The top word of a CPU's stack, as others see it.
-fn top_of(part: *mut Part) -> &'static AtomicPtr<[usize; 2]> {
-    // SAFETY: the part is never freed; a pointer and an atomic one have the same layout.
-    unsafe { &*(&raw const (*part).stack).cast::<AtomicPtr<[usize; 2]>>() }
+    thread < NR_TAKERS && round.is_multiple_of(NR_ROUNDS_BETWEEN_TAKES)
 }
 
 /// Takes the stack away: sections find the stopper. A commit of a section that began before may replace it, so try again.
 fn take(area: Area, cpu: u32) -> Stack {
-    let (top, stopper) = (top_of(area.part(cpu)), area.stopper(cpu));
+    let (top, stopper) = (area.top(cpu), area.stopper(cpu));
     loop {
         let taken = top.swap(stopper, Ordering::AcqRel);
         assert!(objcg_rseq::fence(cpu));
@@ -53,7 +50,7 @@ fn a_stack_behind_a_stopper_and_a_fence_is_the_takers_alone() {
                 mine[thread].lock().expect("nobody panics").extend(numbers);
             }
             // Release: sections that find the stack find what is on it.
-            top_of(area.part(cpu)).store(top, Ordering::Release);
+            area.top(cpu).store(top, Ordering::Release);
         } else if thread < NR_TAKERS {
             let mut mine = mine[thread].lock().expect("nobody panics");
             if let Some(number) = mine.pop()
@@ -66,8 +63,13 @@ fn a_stack_behind_a_stopper_and_a_fence_is_the_takers_alone() {
             entries.extend(area.pop());
             entries.iter().for_each(|entry| assert!(number(*entry) < nr_entries));
             // The stack may be away, but comes back.
-            while !entries.is_empty() {
+            for nr_tries in 0.. {
                 entries.drain(..push_many(area, &entries));
+                if entries.is_empty() {
+                    break;
+                }
+                assert!(nr_tries < MAX_TRIES, "the stack is lost");
+                thread::yield_now();
             }
         }
     });
@@ -91,13 +93,11 @@ fn words_behind_a_guard_and_a_fence_are_the_takers_alone() {
         }
         let cpu = (round / NR_ROUNDS_BETWEEN_TAKES) as u32 % nr_cpus();
         let _lock = locks[cpu as usize].lock().expect("nobody panics");
-        let part = area.part(cpu);
-        // SAFETY: the part is never freed; a word and an atomic one have the same layout.
-        let guard = unsafe { &*(&raw const (*part).guard).cast::<AtomicU32>() };
+        let guard = area.guard_word(cpu);
         guard.store(1, Ordering::Release);
         assert!(objcg_rseq::fence(cpu));
         // SAFETY: sections keep away from the word, and the lock keeps other takers away.
-        let word = unsafe { &mut (*part).words[0].word };
+        let word = unsafe { &mut (*area.part(cpu)).words[0].word };
         let number = i64::from(*word as u32);
         let half = i64::from(LIMIT / 2);
         *word = *word - number as u64 + half as u64;

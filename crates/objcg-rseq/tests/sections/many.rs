@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use objcg_rseq::Entry;
 
 use crate::area::{Area, NR_PLACES, assert_conserved, entry, nr_cpus, number};
+use crate::child::in_child;
 use crate::storm::{own_id, pin, storm};
 
 const NR_ENTRIES: usize = NR_PLACES / 2;
@@ -81,4 +82,22 @@ fn the_object_on_top_is_not_put_twice() {
     assert!(!area.push(entry(1)));
     assert!(area.push(entry(2)));
     assert_eq!(area.drain_all(), [2, 1]);
+}
+
+/// A commit of what was read would undo what the taker of a stack stores while sections find its stopper.
+#[test]
+fn who_finds_nothing_to_do_stores_nothing() {
+    in_child("many::who_finds_nothing_to_do_stores_nothing", &[], || {
+        let (empty, full) = (pinned_area(), pinned_area());
+        assert_eq!(push_many(full, &entries(NR_PLACES)), NR_PLACES);
+        empty.forbid_stores();
+        full.forbid_stores();
+        assert_eq!(empty.pop(), None);
+        assert!(pop_many(empty, 3).is_empty());
+        assert!(pop_many(full, 0).is_empty());
+        assert_eq!(push_many(full, &entries(1)), 0);
+        assert_eq!(push_many(empty, &[]), 0);
+        assert!(!full.push(entry(0)));
+        assert!(!empty.compare_add(0, 1_000));
+    });
 }

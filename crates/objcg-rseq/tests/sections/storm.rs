@@ -12,7 +12,7 @@ pub(crate) const NR_THREADS: usize = 12;
 pub(crate) const NR_ROUNDS: usize = if cfg!(feature = "delay") { 4_000 } else { 150_000 };
 
 /// Loops inside of each section, where there is the feature.
-pub(crate) const DELAY: u64 = 2_000;
+pub(crate) const DELAY: u64 = 20_000;
 
 /// What the handler works on, and how many additions it made; null: nothing.
 static HANDLERS_AREA: AtomicPtr<Area> = AtomicPtr::new(ptr::null_mut());
@@ -83,7 +83,7 @@ pub(crate) fn pin(thread: i32, cpu: u32) -> bool {
 /// Strikes one thread of this process.
 pub(crate) fn strike(thread: i32) {
     // SAFETY: no memory is passed. A thread that has ended is an error that nobody minds.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGUSR1) };
+    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, libc::SIGUSR1) };
 }
 
 fn pester(threads: &[AtomicI32], is_over: &AtomicBool) {
