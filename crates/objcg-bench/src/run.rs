@@ -57,15 +57,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
         let reasons = if reasons.is_empty() { "nobody takes part".to_owned() } else { reasons.join("; ") };
         anyhow::bail!("nothing was measured: {reasons}");
     }
+    let text =
+        if args.json { serde_json::to_string_pretty(&Report::of(&findings))? + "\n" } else { table::render(&findings) };
+    crate::print(&text)?;
     if let Some(folder) = &args.plot {
         for (name, svg) in plot::render(&findings.figures)? {
             let path = folder.join(name);
             fs::write(&path, svg).with_context(|| format!("{}: cannot be written", path.display()))?;
         }
     }
-    let text =
-        if args.json { serde_json::to_string_pretty(&Report::of(&findings))? + "\n" } else { table::render(&findings) };
-    crate::print(&text)?;
     Ok(if findings.failures.is_empty() { Outcome::Complete } else { Outcome::Incomplete })
 }
 

@@ -213,10 +213,10 @@ impl OnStack {
     /// The owners of the objects under that top, as they are at this moment: sections may be changing them.
     pub(super) fn owners(&self, top: usize) -> impl Iterator<Item = u32> + '_ {
         (1..=self.nr_objects(top) as usize).filter_map(|index| {
-            // SAFETY: the place is inside the sheaf, which stays while it is on the stack.
-            let place = unsafe { self.0.cast::<Entry>().add(index) };
-            // SAFETY: the field is inside the place. Volatile: a section may write it meanwhile.
-            let note = unsafe { (&raw const (*place.as_ptr()).note).read_volatile() };
+            // SAFETY: the second word of the place is inside the sheaf, which stays while it is on the stack.
+            let note = unsafe { self.0.cast::<*mut u8>().add(2 * index + 1) };
+            // SAFETY: as just said. Volatile: a section may write it meanwhile.
+            let note = unsafe { note.read_volatile() };
             // Null: the top is seen before the entry. Otherwise the address of an owner word, in the engine's memory, which
             // stays mapped.
             let word = NonNull::new(note.cast::<AtomicU32>())?;
