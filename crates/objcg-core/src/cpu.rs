@@ -8,7 +8,7 @@
 //!   alone on a CPU, only on the slot's own atomicity.
 //! - A slot can be reached from another CPU (a drain, the lab's replay of a recorded CPU column); that costs more.
 //!
-//! There are two arms, and they never touch the same slot. Threads that are registered with the kernel ([`this_cpu`] is
+//! There are two arms, and they never touch the same slot. Threads that are registered with the kernel (`this_cpu` is
 //! `Some`) use the `area`, by restartable sequences. The others (no rseq in the kernel or forbidden, a thread that is not
 //! registered yet, a CPU number above the count) use the *portable arm*: sheaves behind a lock that only threads of one CPU
 //! meet, stock words changed by compare-exchange. Memory is bounded by CPUs, never by threads.

@@ -178,7 +178,7 @@ impl Memcg {
     }
 
     /// Bytes charged to the group and its descendants: live objects, their owner slots, child groups' own memory, and
-    /// what stocks hold ready (at most [`stock_bound`]; [`Memcg::drain`] gives it back). 0 once the group is deleted.
+    /// what stocks hold ready (at most `stat::stock_bound`; [`Memcg::drain`] gives it back). 0 once the group is deleted.
     #[must_use]
     pub fn usage(&self) -> u64 {
         if self.is_deleted() { 0 } else { node(self.idx).counter.usage() }
