@@ -67,42 +67,31 @@ impl Effort {
         Effort { nr_repetitions, repetition: Duration::from_micros(micros), factor }
     }
 
-    /// Nanoseconds an operation of each repetition of `work`, which does as many operations as it is told, a multiple of
+    /// Nanoseconds an operation of each repetition of `work`, which is of one thread and does as many operations as it is told, a multiple of
     /// `grain`. What warms up and finds the length is left out.
-    pub(crate) fn repeat(self, clock: Clock, grain: u64, mut work: impl FnMut(u64)) -> Vec<f64> {
-        let [times] = self.repeat_in_turn(clock, grain, |_, nr_ops| work(nr_ops));
+    pub(crate) fn repeat(self, grain: u64, mut work: impl FnMut(u64)) -> Vec<f64> {
+        let [times] = self.repeat_in_turn(grain, |_, nr_ops| work(nr_ops));
         times
     }
 
     /// As `repeat`, of several works in turn, so that what slows the machine slows all of them.
-    pub(crate) fn repeat_in_turn<const N: usize>(
-        self,
-        clock: Clock,
-        grain: u64,
-        mut work: impl FnMut(usize, u64),
-    ) -> [Vec<f64>; N] {
-        let lengths: [u64; N] =
-            std::array::from_fn(|which| self.calibrate(clock, grain, &mut |nr_ops| work(which, nr_ops)));
+    pub(crate) fn repeat_in_turn<const N: usize>(self, grain: u64, mut work: impl FnMut(usize, u64)) -> [Vec<f64>; N] {
+        let lengths: [u64; N] = std::array::from_fn(|which| self.calibrate(grain, &mut |nr_ops| work(which, nr_ops)));
         let mut times = [const { Vec::new() }; N];
         for _ in 0..self.nr_repetitions {
             for which in 0..N {
-                times[which].push(clock.per_op(lengths[which], || work(which, lengths[which])));
+                times[which].push(Clock::Thread.per_op(lengths[which], || work(which, lengths[which])));
             }
         }
         times
     }
 
     /// How many operations a repetition takes.
-    fn calibrate(self, clock: Clock, grain: u64, work: &mut impl FnMut(u64)) -> u64 {
+    fn calibrate(self, grain: u64, work: &mut impl FnMut(u64)) -> u64 {
         let mut nr_ops = grain;
         loop {
-            let elapsed_ns = clock.per_op(1, || work(nr_ops));
-            // Threads that wait for each other need longer to show what they usually do.
-            let longer = match clock {
-                Clock::Thread => 1.0,
-                Clock::Wall => 4.0,
-            };
-            let wanted_ns = longer * self.repetition.as_nanos() as f64;
+            let elapsed_ns = Clock::Thread.per_op(1, || work(nr_ops));
+            let wanted_ns = self.repetition.as_nanos() as f64;
             if elapsed_ns * 8.0 >= wanted_ns {
                 return nr_ops * ((wanted_ns / elapsed_ns) as u64).max(1);
             }

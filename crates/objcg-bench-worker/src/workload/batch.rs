@@ -3,7 +3,7 @@
 //! An operation is a pair of an allocation and a free.
 
 use super::Answer;
-use crate::clock::{Clock, Effort};
+use crate::clock::Effort;
 use crate::object::Object;
 use crate::pages::Pages;
 use crate::protocol::Job;
@@ -18,9 +18,7 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     let group = group_of(job.mode)?;
     let mut batches = Batches::new(job.seed);
     for size in [16, 64, 256, 1024] {
-        let ns = within(group.as_ref(), || {
-            effort.repeat(Clock::Thread, NR_OBJECTS as u64, |nr_pairs| batches.pairs(size, nr_pairs))
-        });
+        let ns = within(group.as_ref(), || effort.repeat(NR_OBJECTS as u64, |nr_pairs| batches.pairs(size, nr_pairs)));
         answer.add_case(size.to_string(), ns);
     }
     Ok(())

@@ -12,19 +12,25 @@ use crate::object::Object;
 use crate::protocol::Job;
 use crate::rival::{Group, group_of, within};
 
+/// Pairs of a repetition, for each unit of effort; the start of a thread is lost in them.
+const NR_PAIRS: u64 = 320 * BATCH as u64;
+
 pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), String> {
     let group = group_of(job.mode)?;
     let ring = Ring::new();
     for size in [16, 64, 256, 1024] {
-        let ns = effort.repeat(Clock::Wall, BATCH as u64, |nr_pairs| pairs(&ring, group.as_ref(), size, nr_pairs));
-        answer.add_case(size.to_string(), ns);
+        let nr_pairs = NR_PAIRS * effort.factor as u64;
+        // The first repetition warms up.
+        let times = (0..=effort.nr_repetitions)
+            .map(|_| Clock::Wall.per_op(nr_pairs, || pairs(&ring, group.as_ref(), size, nr_pairs)));
+        answer.add_case(size.to_string(), times.skip(1).collect());
     }
     Ok(())
 }
 
-/// Whole batches, so a few pairs more than asked for at the most.
+/// Whole batches.
 fn pairs(ring: &Ring, group: Option<&Group>, size: usize, nr_pairs: u64) {
-    let nr_batches = nr_pairs.div_ceil(BATCH as u64);
+    let nr_batches = nr_pairs / BATCH as u64;
     thread::scope(|scope| {
         scope.spawn(|| within(group, || consume(ring, nr_batches)));
         within(group, || produce(ring, size, nr_batches));

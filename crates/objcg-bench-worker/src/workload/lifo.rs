@@ -3,7 +3,7 @@
 //! An operation is a pair of an allocation and a free.
 
 use super::Answer;
-use crate::clock::{Clock, Effort};
+use crate::clock::Effort;
 use crate::object::Object;
 use crate::protocol::Job;
 use crate::rival::{group_of, within};
@@ -14,7 +14,7 @@ pub(super) const GRAIN: u64 = 1000;
 pub(super) fn run(job: &Job, effort: Effort, sizes: &[usize], answer: &mut Answer) -> Result<(), String> {
     let group = group_of(job.mode)?;
     for &size in sizes {
-        let ns = within(group.as_ref(), || effort.repeat(Clock::Thread, GRAIN, |nr_pairs| pairs(size, nr_pairs)));
+        let ns = within(group.as_ref(), || effort.repeat(GRAIN, |nr_pairs| pairs(size, nr_pairs)));
         answer.add_case(size.to_string(), ns);
     }
     Ok(())

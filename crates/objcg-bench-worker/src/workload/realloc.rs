@@ -5,7 +5,7 @@
 //! one growth; the allocation and the free of the buffer are in it.
 
 use super::Answer;
-use crate::clock::{Clock, Effort};
+use crate::clock::Effort;
 use crate::object::Object;
 use crate::protocol::Job;
 use crate::rival::{group_of, within};
@@ -26,9 +26,8 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     let group = group_of(job.mode)?;
     for growth in &GROWTHS {
         let nr_doublings = (growth.to / growth.from).ilog2().into();
-        let ns = within(group.as_ref(), || {
-            effort.repeat(Clock::Thread, nr_doublings, |nr_steps| growth.buffers(nr_steps / nr_doublings))
-        });
+        let ns =
+            within(group.as_ref(), || effort.repeat(nr_doublings, |nr_steps| growth.buffers(nr_steps / nr_doublings)));
         answer.add_case(growth.name, ns);
     }
     Ok(())
