@@ -51,6 +51,8 @@ pub(super) struct SheafSize {
     look_at: AtomicU64,
     /// See [`EMPTY_SHARE`].
     empty_share: AtomicU32,
+    /// The capacity before sheaves were emptied.
+    before: AtomicU32,
 }
 
 impl SheafSize {
@@ -62,6 +64,7 @@ impl SheafSize {
         reset: AtomicU32::new(0),
         look_at: AtomicU64::new(u64::MAX),
         empty_share: AtomicU32::new(EMPTY_SHARE.0),
+        before: AtomicU32::new(0),
     };
 
     pub(super) const fn for_objects(size: usize) -> SheafSize {
@@ -94,13 +97,14 @@ impl SheafSize {
 
     /// Objects are about to come from the slabs.
     pub(super) fn note_take(&self) {
-        if self.last_move.swap(FROM_SLABS, Ordering::Relaxed) == TO_SLABS {
-            self.grow();
-        }
         if self.look_at.swap(u64::MAX, Ordering::Relaxed) != u64::MAX {
-            // Sheaves were emptied, and now objects are wanted again.
+            // Sheaves were emptied, and now objects are wanted again: as if it had not been done, and less readily next time.
+            self.capacity.store(self.before.load(Ordering::Relaxed), Ordering::Relaxed);
             let share = self.empty_share.load(Ordering::Relaxed);
             self.empty_share.store((2 * share).min(EMPTY_SHARE.1), Ordering::Relaxed);
+        }
+        if self.last_move.swap(FROM_SLABS, Ordering::Relaxed) == TO_SLABS {
+            self.grow();
         }
     }
 
@@ -138,9 +142,10 @@ impl SheafSize {
         {
             return false;
         }
-        self.look_at.store(nr_taken / 2, Ordering::Relaxed);
-        self.last_move.store(NEITHER, Ordering::Relaxed);
-        self.capacity.store(smallest(size as usize), Ordering::Relaxed);
+        let capacity = self.capacity.swap(smallest(size as usize), Ordering::Relaxed);
+        if self.look_at.swap(nr_taken / 2, Ordering::Relaxed) == u64::MAX {
+            self.before.store(capacity, Ordering::Relaxed);
+        }
         true
     }
 }
