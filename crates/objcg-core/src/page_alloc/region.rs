@@ -97,11 +97,11 @@ pub(crate) fn page_at(addr: usize) -> Option<&'static Page> {
     }
     // One descriptor of 64 bytes for each page of 4096.
     let descriptor_offset = (offset >> (PAGE_SHIFT - DESCRIPTOR_SHIFT)) & !(size_of::<Page>() - 1);
-    let descriptors = core::ptr::with_exposed_provenance::<Page>(REGION.vmemmap.load(Ordering::Relaxed));
-    // SAFETY: the offset is that of a committed page's descriptor.
-    let descriptor = unsafe { descriptors.byte_add(descriptor_offset) };
-    // SAFETY: as in `page`.
-    Some(unsafe { &*descriptor })
+    let vmemmap = REGION.vmemmap.load(Ordering::Relaxed) + descriptor_offset;
+    // SAFETY: a page is committed, so the descriptors are somewhere.
+    let descriptor = unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut::<Page>(vmemmap)) };
+    // SAFETY: as in `page`: the offset is that of a committed page's descriptor.
+    Some(unsafe { descriptor.as_ref() })
 }
 
 /// The end of the committed pages.
