@@ -6,6 +6,8 @@
 use crate::os::PAGE_SIZE;
 
 const NR_FINE: usize = 12;
+/// Bytes of the smallest objects.
+pub(crate) const SMALLEST: usize = FINE_SIZES[0] as usize;
 const FINE_SIZES: [u32; NR_FINE] = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128];
 const FINE_MAX: usize = 128;
 const FINE_MAX_SHIFT: u32 = 7;

@@ -26,7 +26,7 @@ use core::ptr::NonNull;
 
 use super::cache::Cache;
 use super::sheaf::{FreeObject, OnStack, Sheaf};
-use super::{SlabObject, in_kind, meta};
+use super::{SlabObject, in_kind, meta, sheaf_size};
 use crate::cpu::{self, CpuId, Stacks, nr_cpus};
 use crate::hooks;
 use crate::report::die;
@@ -247,7 +247,11 @@ impl Cache {
             drop(pair);
             sheaves.into_iter().flatten().for_each(|sheaf| self.retire(sheaf));
         });
-        while let Some(sheaf) = self.barn.take_full().or_else(|| self.barn.take_empty()) {
+        while let Some(sheaf) = self.barn.take_full() {
+            sheaf_size::unshelve(self.nr_bytes(&sheaf));
+            self.retire(sheaf);
+        }
+        while let Some(sheaf) = self.barn.take_empty() {
             self.retire(sheaf);
         }
         self.trim_empty(keep);
@@ -388,6 +392,7 @@ impl Pair {
         let Some(empty) = empty else { return cache.take_one() };
         let main = match cache.barn.trade_empty(empty) {
             Ok(traded) => {
+                sheaf_size::unshelve(cache.nr_bytes(&traded.sheaf));
                 if let Some(surplus) = traded.surplus {
                     surplus.free();
                 }
@@ -422,7 +427,7 @@ impl Pair {
     fn make_room(&mut self, cache: &Cache) {
         let full = self.main.take();
         let full = if self.spare.is_none() { mem::replace(&mut self.spare, full) } else { full };
-        let empty = match full.map(|full| cache.barn.trade_full(full, cache.sheaf_size.barn_limit())) {
+        let empty = match full.map(|full| cache.shelve(full)) {
             None => cache.barn.take_empty(),
             Some(Ok(empty)) => empty,
             Some(Err(mut full)) => {
@@ -436,6 +441,24 @@ impl Pair {
 }
 
 impl Cache {
+    /// Puts a full sheaf into the barn, if it may wait there, for an empty one if there is one.
+    fn shelve(&self, full: Sheaf) -> Result<Option<Sheaf>, Sheaf> {
+        let nr_bytes = self.nr_bytes(&full);
+        if !sheaf_size::shelve(nr_bytes) {
+            return Err(full);
+        }
+        let traded = self.barn.trade_full(full, self.sheaf_size.barn_limit());
+        if traded.is_err() {
+            sheaf_size::unshelve(nr_bytes);
+        }
+        traded
+    }
+
+    /// Bytes of a sheaf's objects.
+    fn nr_bytes(&self, sheaf: &Sheaf) -> usize {
+        sheaf.nr_objects() as usize * self.size()
+    }
+
     fn new_sheaf(&self) -> Option<Sheaf> {
         Sheaf::new(self.sheaf_size.capacity())
     }

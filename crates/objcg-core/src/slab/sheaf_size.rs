@@ -13,7 +13,8 @@
 //!
 //! All that grew share [`EXTRA_BYTES`]; when it is used up, all start again.
 
-use super::barn::MAX_SHEAVES;
+use super::barn::MAX_FULL;
+use crate::page_alloc;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 const FIRST_BYTES: usize = 4 << 10;
@@ -24,12 +25,17 @@ const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// Bytes by which all sheaf sizes together may exceed the first ones.
 const EXTRA_BYTES: usize = 1 << 20;
+/// Bytes of objects that may wait in all barns together: this, and a share of the pages in use.
+const SHELVED_BYTES: usize = 2 << 20;
+const SHELVED_SHARE: usize = 32;
 /// Slabs with fewer than one object in this many places stand nearly empty. The second is for caches whose objects came back
 /// every time that their sheaves were emptied.
 const EMPTY_SHARE: (u32, u32) = (4, 256);
 /// Fewer bytes of slabs are not worth a look.
 const MIN_SLAB_BYTES: u64 = 64 << 10;
 
+/// Bytes of objects in all barns.
+static SHELVED: AtomicUsize = AtomicUsize::new(0);
 /// Bytes by which sheaf sizes exceed the first ones, and how often they were all reset.
 static EXTRA: AtomicUsize = AtomicUsize::new(0);
 static RESETS: AtomicU32 = AtomicU32::new(0);
@@ -92,7 +98,7 @@ impl SheafSize {
 
     /// Full sheaves that may wait in the barn: none while slabs stand empty.
     pub(super) fn barn_limit(&self) -> usize {
-        if self.look_at.load(Ordering::Relaxed) == u64::MAX { MAX_SHEAVES } else { 0 }
+        if self.look_at.load(Ordering::Relaxed) == u64::MAX { MAX_FULL } else { 0 }
     }
 
     /// Objects are about to come from the slabs.
@@ -148,6 +154,29 @@ impl SheafSize {
         }
         true
     }
+}
+
+/// Whether objects of that many bytes may wait in a barn; they count as waiting from then on.
+pub(super) fn shelve(nr_bytes: usize) -> bool {
+    if SHELVED.fetch_add(nr_bytes, Ordering::Relaxed) + nr_bytes > shelved_bound() {
+        unshelve(nr_bytes);
+        return false;
+    }
+    true
+}
+
+/// They do not wait any more.
+pub(super) fn unshelve(nr_bytes: usize) {
+    SHELVED.fetch_sub(nr_bytes, Ordering::Relaxed);
+}
+
+fn shelved_bound() -> usize {
+    SHELVED_BYTES + page_alloc::used_bytes() / SHELVED_SHARE
+}
+
+/// The most bytes that wait in all barns: what may wait now, or more if it came when more pages were in use.
+pub(super) fn most_shelved() -> usize {
+    shelved_bound().max(SHELVED.load(Ordering::Relaxed))
 }
 
 const fn first(size: usize) -> u32 {
