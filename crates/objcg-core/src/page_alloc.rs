@@ -65,8 +65,7 @@ struct PageAlloc {
     dirty: FreeRuns,
 }
 
-static PAGES: Lock<PageAlloc> =
-    Lock::new(PageAlloc { region: None, clean: FreeRuns::EMPTY, dirty: FreeRuns::EMPTY });
+static PAGES: Lock<PageAlloc> = Lock::new(PageAlloc { region: None, clean: FreeRuns::EMPTY, dirty: FreeRuns::EMPTY });
 /// Pages of runs that were handed out; changed under the page lock.
 static NR_IN_USE: AtomicUsize = AtomicUsize::new(0);
 /// Times that memory went back to the operating system.
@@ -250,6 +249,12 @@ impl PageAlloc {
 
     /// Files a free run, merged with its neighbours of the same state.
     fn insert(&mut self, run: PageIdx, nr_pages: u32, dirty: bool) {
+        let (head, total) = self.absorb(run, nr_pages, dirty);
+        self.insert_alone(head, total, dirty);
+    }
+
+    /// A free run merged with its neighbours of the same state, which are taken out of the bins.
+    fn absorb(&mut self, run: PageIdx, nr_pages: u32, dirty: bool) -> (PageIdx, u32) {
         // Marked before the neighbours: a stale head would otherwise stay behind inside the merged run.
         runs::mark_free(run, nr_pages, dirty);
         let (mut head, mut total) = (run, nr_pages);
@@ -262,7 +267,7 @@ impl PageAlloc {
             self.list(dirty).remove(behind);
             total += page(behind).nr_pages();
         }
-        self.insert_alone(head, total, dirty);
+        (head, total)
     }
 
     fn grow(&mut self, nr_pages: u32) -> bool {
@@ -335,17 +340,35 @@ fn release_down_to(target: usize) -> usize {
         }
         let Some(run) = pages.dirty.take_longest() else { return nr_released };
         let nr_pages = page(run).nr_pages();
-        // Neither free nor used: no neighbour merges with it and nobody is given it while the lock is open.
-        page(run).set_kind(PageKind::Releasing);
-        page(run.add(nr_pages - 1)).set_kind(PageKind::Releasing);
+        mark_releasing(run, nr_pages);
         drop(pages);
-        let released = release_memory(run, nr_pages);
-        PAGES.lock().insert(run, nr_pages, !released);
-        if !released {
+        if !release_memory(run, nr_pages) {
+            PAGES.lock().insert(run, nr_pages, true);
             return nr_released;
         }
+        file_released(run, nr_pages);
         nr_released += nr_pages as usize;
     }
+}
+
+/// Files a run that was released, together with its clean neighbours, and releases the descriptors of pages between the first
+/// and the last of them: nobody looks at those before the pages are handed out again, and all zero they are as good as new.
+fn file_released(run: PageIdx, nr_pages: u32) {
+    let mut pages = PAGES.lock();
+    let (head, total) = pages.absorb(run, nr_pages, false);
+    let Some((first, nr_pages)) = region::whole_descriptor_pages(head, total, run, nr_pages) else {
+        return pages.insert_alone(head, total, false);
+    };
+    mark_releasing(head, total);
+    drop(pages);
+    region::release_descriptors(first, nr_pages);
+    PAGES.lock().insert(head, total, false);
+}
+
+/// Neither free nor used: no neighbour merges with it, and nobody is given it while the lock is open.
+fn mark_releasing(run: PageIdx, nr_pages: u32) {
+    page(run).set_kind(PageKind::Releasing);
+    page(run.add(nr_pages - 1)).set_kind(PageKind::Releasing);
 }
 
 fn release_memory(run: PageIdx, nr_pages: u32) -> bool {

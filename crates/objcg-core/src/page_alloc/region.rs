@@ -131,6 +131,29 @@ pub(crate) fn address(idx: PageIdx) -> NonNull<u8> {
     unsafe { NonNull::new_unchecked(address) }
 }
 
+/// Of the pages whose descriptors fill whole pages of memory: those inside the run at `head`, without its first and its last
+/// page, and around the `nr_changed` pages at `changed`. Their first and their number, if there are any.
+pub(super) fn whole_descriptor_pages(
+    head: PageIdx,
+    nr_pages: u32,
+    changed: PageIdx,
+    nr_changed: u32,
+) -> Option<(PageIdx, u32)> {
+    let from = (head.0 + 1).max(changed.0 / COMMIT_PAGES * COMMIT_PAGES).next_multiple_of(COMMIT_PAGES);
+    let changed_end = (changed.0 + nr_changed).next_multiple_of(COMMIT_PAGES);
+    let to = (head.0 + nr_pages - 1).min(changed_end) / COMMIT_PAGES * COMMIT_PAGES;
+    (from < to).then(|| (PageIdx(from), to - from))
+}
+
+/// Gives the memory of descriptors back to the operating system; they are zero then. Of pages from
+/// [`whole_descriptor_pages`], in a run that nobody else can reach.
+pub(super) fn release_descriptors(first: PageIdx, nr_pages: u32) {
+    let Some(descriptors) = pointer(core::ptr::from_ref(page(first)).expose_provenance()) else { return };
+    // SAFETY: they fill whole pages of memory, zero is a valid descriptor, and all look-ups are of atomics. If the kernel
+    // refuses, they stay as they are.
+    let _released = unsafe { os::release(descriptors, nr_pages as usize * size_of::<Page>()) };
+}
+
 /// Gives the memory of a free run back to the operating system.
 pub(super) fn release(run: PageIdx, nr_pages: u32) -> bool {
     // SAFETY: the run is committed, and whoever took it out of the free runs is its only owner.
