@@ -180,6 +180,8 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
             delay!(),
             "str {top}, [{at}]",
             "3:",
+            // Whoever pops the entry will want it.
+            "prfm pldl1keep, [{note}]",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _,
             stack = in(reg) stack, object = in(reg) object, note = in(reg) note, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,

@@ -17,7 +17,7 @@ mod tests;
 pub struct Entry {
     /// What is stored; see [`Stack`] for the two values that stand for the ends.
     pub object: NonNull<u8>,
-    /// Whatever belongs to it.
+    /// Whatever belongs to it. If it is an address, [`push`] has the processor fetch what is there, for whoever pops the entry.
     pub note: *mut u8,
 }
 

@@ -161,6 +161,8 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
             delay!(),
             "add qword ptr [{at}], 16",
             "3:",
+            // Whoever pops the entry will want it.
+            "prefetcht0 byte ptr [{note}]",
             area = out(reg) _, at = out(reg) _, top = out(reg) _,
             stack = in(reg) stack, object = in(reg) object, note = in(reg) note, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,

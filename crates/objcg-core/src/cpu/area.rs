@@ -16,11 +16,11 @@ use crate::os;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering};
 
 /// log2 of the bytes of one CPU's part.
-const SHIFT: u32 = 15;
+const SHIFT: u32 = 17;
 /// Stacks of a CPU: one a cache.
 const NR_STACKS: usize = 1024;
-/// Words of a CPU's stock: a thousand busy groups with neighbouring ids do not evict each other.
-pub(crate) const NR_WORDS: usize = 1024;
+/// Words of a CPU's stock: four thousand busy groups with neighbouring ids do not evict each other.
+pub(crate) const NR_WORDS: usize = 4096;
 
 /// One CPU's part.
 #[repr(C, align(64))]
