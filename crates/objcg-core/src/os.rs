@@ -32,9 +32,13 @@ fn mmap(nr_bytes: usize, protection: i32, extra_flags: i32) -> Option<NonNull<u8
     if addr == libc::MAP_FAILED { None } else { NonNull::new(addr.cast()) }
 }
 
-/// Reserves address space without memory behind it. Multiples of the page; aligned to the page.
+/// Reserves address space without memory behind it. Multiples of the page; aligned to the page. It never becomes huge pages on
+/// the kernel's own account: a heap of a few small objects would be charged for 2 MiB of them.
 pub(crate) fn reserve(nr_bytes: usize) -> Option<NonNull<u8>> {
-    mmap(nr_bytes, libc::PROT_NONE, libc::MAP_NORESERVE)
+    let start = mmap(nr_bytes, libc::PROT_NONE, libc::MAP_NORESERVE)?;
+    // SAFETY: advice on a range that was just mapped. A kernel without huge pages refuses it, and needs none.
+    unsafe { libc::madvise(start.as_ptr().cast(), nr_bytes, libc::MADV_NOHUGEPAGE) };
+    Some(start)
 }
 
 /// Maps zeroed memory, aligned to the page.
