@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::protocol::Scale;
 use crate::rivals::{RIVALS, Rival};
+use crate::table::Style;
 use crate::workloads::{WORKLOADS, Workload};
 
 const EXAMPLES: &str = "\
@@ -14,6 +15,7 @@ Examples:
   objcg-bench all --quick                         everything, in some minutes
   objcg-bench lifo batch --rivals objcg,snmalloc  two workloads, two allocators
   objcg-bench tenants --json --plot plots         as JSON, with plots
+  objcg-bench all --markdown > report.md          for a document
   objcg-bench list                                what there is";
 
 const LIST_EXAMPLES: &str = "\
@@ -72,6 +74,9 @@ pub(crate) struct RunArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print Markdown.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     /// Write a plot of each workload as SVG.
     #[arg(long, value_name = "DIR")]
     pub(crate) plot: Option<PathBuf>,
@@ -84,6 +89,11 @@ impl RunArgs {
             (false, true) => Scale::Quick,
             (false, false) => Scale::Full,
         }
+    }
+
+    /// How tables for people look.
+    pub(crate) fn style(&self) -> Style {
+        if self.markdown { Style::Markdown } else { Style::Text }
     }
 
     /// The workloads, in the list's order, each once.

@@ -57,8 +57,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
         let reasons = if reasons.is_empty() { "nobody takes part".to_owned() } else { reasons.join("; ") };
         anyhow::bail!("nothing was measured: {reasons}");
     }
-    let text =
-        if args.json { serde_json::to_string_pretty(&Report::of(&findings))? + "\n" } else { table::render(&findings) };
+    let text = if args.json {
+        serde_json::to_string_pretty(&Report::of(&findings))? + "\n"
+    } else {
+        table::render(&findings, args.style())
+    };
     crate::print(&text)?;
     if let Some(folder) = &args.plot {
         for (name, svg) in plot::render(&findings.figures)? {

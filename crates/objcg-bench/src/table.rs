@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use crate::figures::{Figures, Line};
 use crate::format::{bytes, nanoseconds, or_dash, ratio, share};
 use crate::plan::Series;
+use crate::rivals::Rival;
 use crate::run::Findings;
 use crate::targets::{self, Bound};
 use crate::workloads::{Workload, WorkloadKind};
@@ -30,7 +31,22 @@ const OF_TENANTS: &[Column] = &[
     ("0.5 s later", |f, l| or_dash(f.share(l, "half-live", "half-later"), share)),
 ];
 
-pub(crate) fn render(findings: &Findings) -> String {
+/// How tables look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// For terminals.
+    Text,
+    /// For documents.
+    Markdown,
+}
+
+/// A table before it is laid out: names in the first column, figures in the others.
+struct Grid {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+pub(crate) fn render(findings: &Findings, style: Style) -> String {
     let machine = &findings.machine;
     let mut text = format!(
         "{}, {} CPUs, {}, Linux {}, huge pages: {}\nscale: {}; ratios against {}\n",
@@ -44,21 +60,19 @@ pub(crate) fn render(findings: &Findings) -> String {
     );
     let figures = &findings.figures;
     for (workload, variant) in figures.tables() {
-        text.push_str(&one_workload(figures, workload, variant, findings.baseline));
+        text.push_str(&one_workload(figures, workload, variant, findings.baseline, style));
     }
-    text.push_str("\nwho served\n");
-    for rival in &findings.rivals {
-        let proof = figures.proof(rival.name).unwrap_or("did not run");
-        writeln!(text, "  {:<22}{proof}", rival.name).expect("a String takes all");
-    }
-    text.push_str(&of_targets(figures));
+    text.push_str(&style.section("who served"));
+    text.push_str(&style.lay_out(&who_served(findings)));
+    text.push_str(&style.section("targets"));
+    text.push_str(&style.lay_out(&of_targets(figures)));
     for failure in &findings.failures {
         writeln!(text, "failed: {}", failure.line()).expect("a String takes all");
     }
     text
 }
 
-fn one_workload(figures: &Figures, workload: &Workload, variant: &str, baseline: Series) -> String {
+fn one_workload(figures: &Figures, workload: &Workload, variant: &str, baseline: Series, style: Style) -> String {
     let columns = match workload.kind {
         WorkloadKind::Burst => OF_BURST,
         WorkloadKind::Tenants => OF_TENANTS,
@@ -69,7 +83,6 @@ fn one_workload(figures: &Figures, workload: &Workload, variant: &str, baseline:
     let lines = figures.lines(workload.name, variant);
     // Columns of ratios would say 1 to everybody where the baseline takes no part.
     let has_ratio = |case: &str| lines.len() > 1 && figures.ns(against, case).is_some();
-    let mut table = Table::new();
     let mut header = vec![String::new()];
     for case in &cases {
         header.push(if *case == "all" { "ns".to_owned() } else { (*case).to_owned() });
@@ -78,7 +91,7 @@ fn one_workload(figures: &Figures, workload: &Workload, variant: &str, baseline:
         }
     }
     header.extend(columns.iter().map(|(name, _)| (*name).to_owned()));
-    table.set_header(header);
+    let mut rows = Vec::new();
     for line in &lines {
         let mut row = vec![line.series.name()];
         for case in &cases {
@@ -88,34 +101,66 @@ fn one_workload(figures: &Figures, workload: &Workload, variant: &str, baseline:
             }
         }
         row.extend(columns.iter().map(|(_, column)| column(figures, *line)));
-        table.add_row(row);
+        rows.push(row);
     }
     let variant = if variant == "-" { String::new() } else { format!(" {variant}") };
-    format!("\n{}{variant}: {}; ns for {}\n{}", workload.name, workload.about, workload.operation, lay_out(table))
+    let title =
+        style.section(&format!("{}{variant}: {}; ns for {}", workload.name, workload.about, workload.operation));
+    title + &style.lay_out(&Grid { header, rows })
 }
 
-fn of_targets(figures: &Figures) -> String {
-    let mut table = Table::new();
-    table.set_header(["target", "bound", "found", "", "decided by"]);
-    for target in targets::all(figures) {
+fn who_served(findings: &Findings) -> Grid {
+    let proof = |rival: &&Rival| findings.figures.proof(rival.name).unwrap_or("did not run").to_owned();
+    let rows = findings.rivals.iter().map(|rival| vec![rival.name.to_owned(), proof(rival)]).collect();
+    Grid { header: vec![String::new(), "how that is known".to_owned()], rows }
+}
+
+fn of_targets(figures: &Figures) -> Grid {
+    let row = |target: targets::Target| {
         let bound = match target.bound {
             Bound::AtMost(most) => format!("≤ {}", (target.format)(most)),
             Bound::AtLeast(least) => format!("≥ {}", (target.format)(least)),
         };
         let found = or_dash(target.value, target.format);
-        table.add_row([target.name, bound, found, target.verdict.name().to_owned(), target.place]);
+        vec![target.name, bound, found, target.verdict.name().to_owned(), target.place]
+    };
+    let header = ["target", "bound", "found", "", "decided by"].map(str::to_owned).to_vec();
+    Grid { header, rows: targets::all(figures).into_iter().map(row).collect() }
+}
+
+impl Style {
+    fn section(self, title: &str) -> String {
+        match self {
+            Style::Text => format!("\n{title}\n"),
+            Style::Markdown => format!("\n### {title}\n\n"),
+        }
     }
-    format!("\ntargets\n{}", lay_out(table))
+
+    fn lay_out(self, grid: &Grid) -> String {
+        match self {
+            Style::Text => as_text(grid),
+            Style::Markdown => as_markdown(grid),
+        }
+    }
 }
 
 /// Names to the left, figures to the right, one rule below the header; no blanks at the ends of lines.
-fn lay_out(mut table: Table) -> String {
+fn as_text(grid: &Grid) -> String {
     const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
+    let mut table = Table::new();
+    table.set_header(&grid.header);
+    table.add_rows(&grid.rows);
     table.load_style(TableStyle::new().header_separator(RULE));
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string().lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
+}
+
+fn as_markdown(grid: &Grid) -> String {
+    let line = |cells: &Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let rule = format!("|---|{}\n", "--:|".repeat(grid.header.len() - 1));
+    line(&grid.header) + &rule + &grid.rows.iter().map(line).collect::<String>()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "memory of a machine")]
