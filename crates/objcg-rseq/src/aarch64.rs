@@ -321,6 +321,36 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
     done != 0
 }
 
+#[inline(always)]
+pub(crate) unsafe fn add_within<const SHIFT: u32>(counter: *mut i64, delta: i64, bound: u32) -> bool {
+    let bound = u64::from(bound);
+    let done: u32;
+    // SAFETY: the caller's areas are valid; the only store is the commit.
+    unsafe {
+        asm!(
+            begin!("mov {done:w}, #0", "3f"),
+            check!("3f"),
+            "add {at}, {counter}, {at}, lsl #{shift}",
+            "ldr {new}, [{at}]",
+            "add {new}, {new}, {delta}",
+            // From -bound to bound, moved up to begin at 0: one unsigned compare.
+            "add {area}, {new}, {bound}",
+            "cmp {area}, {range}",
+            "b.hi 3f",
+            "mov {done:w}, #1",
+            delay!(),
+            "str {new}, [{at}]",
+            "3:",
+            area = out(reg) _, at = out(reg) _, new = out(reg) _, done = out(reg) done,
+            counter = in(reg) counter, delta = in(reg) delta, bound = in(reg) bound, range = in(reg) 2 * bound,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
+            delay = sym DELAY, aborts = sym ABORTS,
+            options(nostack),
+        );
+    }
+    done != 0
+}
+
 #[inline]
 pub(crate) unsafe fn exchange(word: *mut usize, cpu: u32, new: usize) -> Option<usize> {
     let (done, old): (u32, usize);

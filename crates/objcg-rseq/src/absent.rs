@@ -44,6 +44,10 @@ pub(crate) unsafe fn add<const SHIFT: u32>(_: *mut u64, _: u64) -> bool {
     false
 }
 
+pub(crate) unsafe fn add_within<const SHIFT: u32>(_: *mut i64, _: i64, _: u32) -> bool {
+    false
+}
+
 pub(crate) unsafe fn exchange(_: *mut usize, _: u32, _: usize) -> Option<usize> {
     None
 }

@@ -144,6 +144,18 @@ pub unsafe fn add<const SHIFT: u32>(counter: PerCpu<u64, SHIFT>, delta: u64) -> 
     unsafe { arch::add::<SHIFT>(counter.0, delta) }
 }
 
+/// Adds to this CPU's counter if what it leaves is from `-bound` to `bound`. False if it is not, or if the thread is not
+/// registered.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+#[must_use]
+pub unsafe fn add_within<const SHIFT: u32>(counter: PerCpu<i64, SHIFT>, delta: i64, bound: u32) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { arch::add_within::<SHIFT>(counter.0, delta, bound) }
+}
+
 /// Replaces the word of `cpu` if the thread is running there; returns the one before, or `None` on another CPU.
 ///
 /// # Safety

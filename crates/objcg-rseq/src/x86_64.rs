@@ -309,6 +309,35 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
     done != 0
 }
 
+#[inline(always)]
+pub(crate) unsafe fn add_within<const SHIFT: u32>(counter: *mut i64, delta: i64, bound: u32) -> bool {
+    let bound = u64::from(bound);
+    // SAFETY: the caller's areas are valid; the only store is the commit.
+    unsafe {
+        asm!(
+            begin!("", "{give_up}"),
+            "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
+            "jae {give_up}",
+            "shl {at}, {shift}",
+            "mov {new}, qword ptr [{counter} + {at}]",
+            "add {new}, {delta}",
+            // From -bound to bound, moved up to begin at 0: one unsigned compare.
+            "lea {area}, [{new} + {bound}]",
+            "cmp {area}, {range}",
+            "ja {give_up}",
+            delay!(),
+            "mov qword ptr [{counter} + {at}], {new}",
+            "3:",
+            area = out(reg) _, at = out(reg) _, new = out(reg) _,
+            counter = in(reg) counter, delta = in(reg) delta, bound = in(reg) bound, range = in(reg) 2 * bound,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            give_up = label { return false },
+            options(nostack),
+        );
+    }
+    true
+}
+
 #[inline]
 pub(crate) unsafe fn exchange(word: *mut usize, cpu: u32, new: usize) -> Option<usize> {
     let (done, old): (u32, usize);

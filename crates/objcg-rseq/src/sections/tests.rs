@@ -5,7 +5,9 @@ use core::sync::atomic::Ordering;
 use std::boxed::Box;
 use std::vec::Vec;
 
-use super::{Entry, LID, PerCpu, Stack, TaggedWord, add, compare_add, exchange, pop, pop_many, push, push_many};
+use super::{
+    Entry, LID, PerCpu, Stack, TaggedWord, add, add_within, compare_add, exchange, pop, pop_many, push, push_many,
+};
 use crate::arch;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
@@ -87,6 +89,8 @@ fn a_cpu_without_data_gives_up() {
     let counter = PerCpu::<u64, SHIFT>::new(unsafe { &raw mut (*parts).counter });
     // SAFETY: the parts are valid.
     assert!(!unsafe { add(counter, 1) });
+    // SAFETY: as above.
+    assert!(!unsafe { add_within(PerCpu::<i64, SHIFT>::new(counter.of_cpu(0).cast()), 1, 1) });
     // SAFETY: the parts are valid.
     assert!(!unsafe { push(stack_of(parts), entry(1)) });
 }
@@ -186,6 +190,26 @@ fn a_counter_and_a_cell_change_on_this_cpu_only() {
     assert_eq!(unsafe { exchange(cell, 1, 4) }, Some(3));
     // SAFETY: as above.
     assert_eq!(unsafe { exchange(cell, 0, 5) }, None, "the thread is not there");
+}
+
+#[test]
+fn a_bounded_counter_stays_within_its_bound() {
+    pretend(1);
+    let parts = parts();
+    // SAFETY: within the leaked parts.
+    let counter = PerCpu::<i64, SHIFT>::new(unsafe { (&raw mut (*parts).counter).cast() });
+    // SAFETY: the parts are valid.
+    let change = |delta| unsafe { add_within(counter, delta, 100) };
+    assert!(change(100), "to the bound");
+    assert!(!change(1), "over it");
+    assert!(change(-200), "to the other bound");
+    assert!(!change(-1), "over that");
+    for far in [i64::MAX, i64::MIN, 201, -1] {
+        assert!(!change(far), "{far}");
+    }
+    assert!(change(93));
+    // SAFETY: the parts are valid.
+    assert_eq!([0, 1].map(|cpu| unsafe { counter.of_cpu(cpu).read() }), [0, -7]);
 }
 
 #[test]

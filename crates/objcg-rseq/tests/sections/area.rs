@@ -140,6 +140,11 @@ impl Area {
         unsafe { objcg_rseq::add(self.counter(), delta) }
     }
 
+    pub(crate) fn add_within(self, delta: i64, bound: u32) -> bool {
+        // SAFETY: as above; signed and unsigned counters add alike.
+        unsafe { objcg_rseq::add_within(self.field(offset_of!(Part, counter)), delta, bound) }
+    }
+
     /// `idx` is that of a word and its tag.
     pub(crate) fn compare_add(self, idx: usize, delta: i64) -> bool {
         let word = self.field(offset_of!(Part, words) + idx * size_of::<TaggedWord>());

@@ -53,6 +53,22 @@ fn counts_are_exact_under_own_registration() {
 }
 
 #[test]
+fn bounded_counts_are_exact() {
+    let area = Area::new();
+    let refused = AtomicI64::new(0);
+    storm(|_, round| {
+        let delta = if round % 3 == 0 { -2 } else { 1 };
+        if !area.add_within(delta, 3) {
+            refused.fetch_add(delta, Ordering::Relaxed);
+        }
+    });
+    let in_all: i64 = (0..NR_ROUNDS).map(|round| if round % 3 == 0 { -2 } else { 1 }).sum();
+    let found = area.count().cast_signed();
+    assert_eq!(found + refused.into_inner(), in_all * NR_THREADS as i64);
+    assert!(found.abs() <= 3 * i64::from(nr_cpus()), "{found}");
+}
+
+#[test]
 fn every_entry_is_there_once() {
     swap_entries_in_a_storm();
 }
