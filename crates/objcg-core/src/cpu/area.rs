@@ -69,6 +69,12 @@ pub(super) fn init() -> bool {
     objcg_rseq::init(nr_cpus() as u32) != Registration::Absent
 }
 
+/// Makes the area, and waits until whoever is making it is done: from then on it is known whether there are sections.
+pub(super) fn settle() {
+    init();
+    drop(MAKING.lock());
+}
+
 /// What an empty stack's top word holds.
 #[inline]
 pub(crate) fn empty() -> usize {
