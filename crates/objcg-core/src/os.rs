@@ -287,19 +287,20 @@ pub(crate) mod refusals {
         PLAN.set((nr_passed, nr_refused));
     }
 
-    /// Lets all calls pass again; whether every refusal that was planned has happened.
-    pub(crate) fn end() -> bool {
-        PLAN.replace((0, 0)).1 == 0
+    /// Lets all calls pass again; returns how many refusals are left of the plan.
+    pub(crate) fn end() -> usize {
+        PLAN.replace((0, 0)).1
     }
 
     pub(super) fn is_refused() -> bool {
         let (nr_passed, nr_refused) = PLAN.get();
         if nr_passed > 0 {
-            PLAN.set((nr_passed - usize::from(nr_refused > 0), nr_refused));
-            return false;
+            PLAN.set((nr_passed - 1, nr_refused));
+        } else if nr_refused > 0 {
+            PLAN.set((0, nr_refused - 1));
+            return true;
         }
-        PLAN.set((0, nr_refused - nr_refused.min(1)));
-        nr_refused > 0
+        false
     }
 }
 

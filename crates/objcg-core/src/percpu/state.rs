@@ -211,7 +211,13 @@ impl State {
         }
     }
 
-    /// The chunks that are made, with the sums of this state checked against them.
+    /// Where an address lies.
+    #[cfg(test)]
+    pub(super) fn find(&self, address: NonNull<u8>) -> Option<Place> {
+        self.region.as_ref()?.find(address.as_ptr() as usize)
+    }
+
+    /// Holds the sums of this state against its chunks, and each chunk against itself.
     #[cfg(test)]
     pub(super) fn check(&mut self) {
         let Some(region) = self.region.as_mut() else { return };
