@@ -30,8 +30,8 @@ fn main() -> Result<(), objcg::AllocError> {
         let shared = AtomicU64::new(0);
         let kinds: [&(dyn Fn() + Sync); 3] = [
             &|| add_many(|| OWN.with(|own| own.set(black_box(own.get() + 1)))),
-            &|| add_many(|| black_box(&counter).add(1)),
-            &|| add_many(|| _ = black_box(&shared).fetch_add(1, Ordering::Relaxed)),
+            &|| add_many(|| counter.add(1)),
+            &|| add_many(|| _ = shared.fetch_add(1, Ordering::Relaxed)),
         ];
         let times = measure(nr_threads, &kinds);
         let [own, per_cpu, atomic] = times.map(median);
@@ -66,7 +66,14 @@ fn add_many(add: impl Fn()) {
 fn measure<const N: usize>(nr_threads: usize, kinds: &[&(dyn Fn() + Sync); N]) -> [Vec<f64>; N] {
     let barrier = Barrier::new(nr_threads);
     let per_thread = thread::scope(|scope| {
-        let threads = (0..nr_threads).map(|_| scope.spawn(|| rounds(&barrier, kinds))).collect::<Vec<_>>();
+        let start = |nth| {
+            let barrier = &barrier;
+            move || {
+                pin_to_nth_cpu(nth);
+                rounds(barrier, kinds)
+            }
+        };
+        let threads = (0..nr_threads).map(|nth| scope.spawn(start(nth))).collect::<Vec<_>>();
         threads.into_iter().map(|thread| thread.join().expect("it ran")).collect::<Vec<_>>()
     });
     // A round is over when its slowest thread is.
@@ -85,6 +92,25 @@ fn rounds<const N: usize>(barrier: &Barrier, kinds: &[&(dyn Fn() + Sync); N]) ->
         }
     }
     times
+}
+
+/// Has this thread run on the nth of the CPUs that it may run on; anywhere if there are fewer.
+fn pin_to_nth_cpu(nth: usize) {
+    // SAFETY: zero is an empty set of CPUs.
+    let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `allowed` is a valid set of that size.
+    if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut allowed) } != 0 {
+        return;
+    }
+    // SAFETY: the numbers are below the set's size.
+    let mut numbers = (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &allowed) });
+    let Some(cpu) = numbers.nth(nth) else { return };
+    // SAFETY: as above.
+    let mut own: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the number is below the set's size.
+    unsafe { libc::CPU_SET(cpu, &mut own) };
+    // SAFETY: `own` is a valid set of that size.
+    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const own) };
 }
 
 fn median(mut times: Vec<f64>) -> f64 {
