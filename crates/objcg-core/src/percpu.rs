@@ -40,7 +40,7 @@ use crate::report::die;
 use crate::sync::{Guard, Lock, Ordering};
 use state::State;
 
-pub use words::Words;
+pub use words::{Sum, Words};
 
 /// log2 of [`UNIT_BYTES`]: from one CPU's unit to the next.
 const UNIT_SHIFT: u32 = 16;

@@ -11,7 +11,7 @@
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
-use crate::{Stack, TaggedWord};
+use crate::{Stack, Sum, TaggedWord};
 
 /// Offset from the thread pointer of the area that the sections use; 0 until `init` knows it, and no area is there: a section
 /// that runs before must not write into libc's data.
@@ -322,9 +322,8 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
 }
 
 #[inline(always)]
-pub(crate) unsafe fn add_within<const SHIFT: u32>(counter: *mut i64, delta: i64, bound: u32) -> bool {
-    let bound = u64::from(bound);
-    let done: u32;
+pub(crate) unsafe fn add_overflowing<const SHIFT: u32>(counter: *mut i64, delta: i64) -> Sum {
+    let (done, overflowed): (u32, u32);
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
@@ -332,23 +331,24 @@ pub(crate) unsafe fn add_within<const SHIFT: u32>(counter: *mut i64, delta: i64,
             check!("3f"),
             "add {at}, {counter}, {at}, lsl #{shift}",
             "ldr {new}, [{at}]",
-            "add {new}, {new}, {delta}",
-            // From -bound to bound, moved up to begin at 0: one unsigned compare.
-            "add {area}, {new}, {bound}",
-            "cmp {area}, {range}",
-            "b.hi 3f",
+            "adds {new}, {new}, {delta}",
+            "cset {overflowed:w}, vs",
             "mov {done:w}, #1",
             delay!(),
             "str {new}, [{at}]",
             "3:",
-            area = out(reg) _, at = out(reg) _, new = out(reg) _, done = out(reg) done,
-            counter = in(reg) counter, delta = in(reg) delta, bound = in(reg) bound, range = in(reg) 2 * bound,
+            area = out(reg) _, at = out(reg) _, new = out(reg) _, done = out(reg) done, overflowed = out(reg) overflowed,
+            counter = in(reg) counter, delta = in(reg) delta,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
-    done != 0
+    match (done, overflowed) {
+        (0, _) => Sum::GaveUp,
+        (_, 0) => Sum::Added,
+        _ => Sum::Overflowed,
+    }
 }
 
 #[inline]

@@ -32,7 +32,7 @@
 //! # What is here
 //!
 //! Sections on data of the CPU that the thread runs on: [`pop`], [`push`], [`pop_many`], [`push_many`] on a stack of pairs;
-//! [`compare_add`] on a tagged word; [`add`] and [`add_within`] on a counter; [`exchange`] of a word. Each takes the address in
+//! [`compare_add`] on a tagged word; [`add`] and [`add_overflowing`] on a counter; [`exchange`] of a word. Each takes the address in
 //! CPU 0's part of an area ([`PerCpu`]) in which the parts of the CPUs are `1 << SHIFT` bytes apart. And, for those who need another CPU's
 //! data: [`fence`], after which no section that began before it on that CPU is still under way.
 //!
@@ -44,7 +44,7 @@
 //! | [`push_many`] | top, places | the entries | top |
 //! | [`compare_add`] | guard, word, limit | | word |
 //! | [`add`] | | | word (one read-modify-write instruction) |
-//! | [`add_within`] | word | | word |
+//! | [`add_overflowing`] | | | word (the same) |
 //! | [`exchange`] | word | | word |
 //!
 //! # Registration
@@ -137,7 +137,8 @@ mod thread_word;
 
 pub use registration::{Registration, current_cpu, fence, init, register_thread, registration, unregister_thread};
 pub use sections::{
-    Entry, LID, PerCpu, Stack, TaggedWord, add, add_within, compare_add, exchange, pop, pop_many, push, push_many,
+    Entry, LID, PerCpu, Stack, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push,
+    push_many,
 };
 #[cfg(feature = "delay")]
 pub use sections::{nr_aborts, set_delay};

@@ -9,7 +9,7 @@
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
-use crate::{Stack, TaggedWord};
+use crate::{Stack, Sum, TaggedWord};
 
 /// Offset from the thread pointer of the area that the sections use; 0 until `init` knows it, and no area is there: a section
 /// that runs before must not write into libc's data.
@@ -310,32 +310,27 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
 }
 
 #[inline(always)]
-pub(crate) unsafe fn add_within<const SHIFT: u32>(counter: *mut i64, delta: i64, bound: u32) -> bool {
-    let bound = u64::from(bound);
-    // SAFETY: the caller's areas are valid; the only store is the commit.
+pub(crate) unsafe fn add_overflowing<const SHIFT: u32>(counter: *mut i64, delta: i64) -> Sum {
+    // SAFETY: the caller's areas are valid. The addition is one instruction, which is interrupted before or after; behind it the
+    // flags are the thread's own, whatever happens.
     unsafe {
         asm!(
             begin!("", "{give_up}"),
             "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
             "jae {give_up}",
             "shl {at}, {shift}",
-            "mov {new}, qword ptr [{counter} + {at}]",
-            "add {new}, {delta}",
-            // From -bound to bound, moved up to begin at 0: one unsigned compare.
-            "lea {area}, [{new} + {bound}]",
-            "cmp {area}, {range}",
-            "ja {give_up}",
             delay!(),
-            "mov qword ptr [{counter} + {at}], {new}",
+            "add qword ptr [{counter} + {at}], {delta}",
             "3:",
-            area = out(reg) _, at = out(reg) _, new = out(reg) _,
-            counter = in(reg) counter, delta = in(reg) delta, bound = in(reg) bound, range = in(reg) 2 * bound,
+            "jo {overflowed}",
+            area = out(reg) _, at = out(reg) _, counter = in(reg) counter, delta = in(reg) delta,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
-            give_up = label { return false },
+            give_up = label { return Sum::GaveUp },
+            overflowed = label { return Sum::Overflowed },
             options(nostack),
         );
     }
-    true
+    Sum::Added
 }
 
 #[inline]

@@ -260,27 +260,33 @@ fn add_in_a_storm(counter: &PerCpuCounter, before_each_thread: impl Fn(usize) + 
 #[test]
 fn counters_are_exact_at_a_quiet_point() {
     let _alone = alone();
-    for batch in [0, 1, 10, 1024, u32::MAX] {
-        let counter = PerCpuCounter::with_batch(batch).expect("memory");
-        let in_all = add_in_a_storm(&counter, |_| ());
-        assert_eq!(counter.sum(), in_all, "batch {batch}");
-        assert!(counter.approximate().abs_diff(in_all) <= counter.bound(), "batch {batch}");
-    }
     let counter = PerCpuCounter::new().expect("memory");
-    for far in [i64::MAX, i64::MIN, -1, 1 << 40, i64::MAX, 7] {
-        counter.add(far);
-    }
-    let in_all = [i64::MAX, i64::MIN, -1, 1 << 40, i64::MAX, 7].into_iter().fold(0i64, i64::wrapping_add);
+    let in_all = add_in_a_storm(&counter, |_| ());
     assert_eq!(counter.sum(), in_all);
+    assert!(counter.approximate().abs_diff(in_all) <= counter.bound());
+}
+
+#[test]
+fn counters_take_any_number() {
+    const NUMBERS: [i64; 16] =
+        [i64::MAX, i64::MIN, -1, 1 << 40, i64::MAX, 7, 1023, 1023, 1, 1024, -1024, -1024, -1, -1025, 1025, 0];
+    let _alone = alone();
+    let counter = PerCpuCounter::new().expect("memory");
+    let mut in_all = 0i64;
+    for number in NUMBERS.iter().cycle().take(100) {
+        counter.add(*number);
+        in_all = in_all.wrapping_add(*number);
+        assert_eq!(counter.sum(), in_all, "after {number}");
+        assert!(counter.sum().wrapping_sub(counter.approximate()).unsigned_abs() <= counter.bound(), "after {number}");
+    }
 }
 
 /// The approximate value is near the sum at any moment, not only at quiet ones.
 #[test]
 fn approximations_keep_their_bound_while_threads_add() {
-    const BATCH: u32 = 64;
     const NR_ADDS: i64 = 300_000;
     let _alone = alone();
-    let counter = PerCpuCounter::with_batch(BATCH).expect("memory");
+    let counter = PerCpuCounter::new().expect("memory");
     let nr_begun = AtomicI64::new(0);
     let nr_done = AtomicI64::new(0);
     thread::scope(|scope| {
@@ -295,8 +301,8 @@ fn approximations_keep_their_bound_while_threads_add() {
             let least = nr_done.load(Ordering::SeqCst);
             let found = counter.approximate();
             let most = nr_begun.load(Ordering::SeqCst);
-            // One thread adds: it may be about to add a batch that it took out of its word.
-            let bound = (counter.bound() + u64::from(BATCH)) as i64;
+            // One thread adds: it may be about to add the two batches that a word has lost.
+            let bound = counter.bound() as i64 + 2048;
             assert!(found >= least - bound && found <= most + bound, "{least} {found} {most}");
         }
     });
@@ -331,7 +337,7 @@ fn counters_are_exact_with_threads_of_both_arms_on_one_cpu() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         return;
     }
-    let counter = PerCpuCounter::with_batch(5).expect("memory");
+    let counter = PerCpuCounter::new().expect("memory");
     counter.add(0);
     let in_all = add_in_a_storm(&counter, |thread| {
         pin_to_this_process_first_cpu();

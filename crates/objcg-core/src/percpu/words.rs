@@ -6,7 +6,7 @@
 //!
 //! | the process | its words are changed by | a thread without registration |
 //! |---|---|---|
-//! | can register threads for sections | sections alone | gets `false`, and counts elsewhere |
+//! | can register threads for sections | sections alone | is refused, and counts elsewhere |
 //! | cannot | atomic instructions alone | (all are) |
 //!
 //! Every change of a word is then atomic against every other, so none is lost, and the sum of the words and of what was counted
@@ -17,6 +17,7 @@
 use core::ptr::NonNull;
 
 use objcg_rseq::PerCpu;
+pub use objcg_rseq::Sum;
 
 use super::{AllocError, UNIT_SHIFT};
 use crate::cpu::{CpuId, has_sections, this_cpu};
@@ -25,11 +26,11 @@ use crate::sync::{AtomicU64, Ordering};
 /// A signed 64-bit number of each CPU, 0 at first, charged to the group that is current when it is made.
 ///
 /// ```
-/// use objcg_core::percpu::Words;
+/// use objcg_core::percpu::{Sum, Words};
 ///
 /// let words = Words::new()?;
-/// let elsewhere = if words.add_within(5, 100) { 0 } else { 5 };
-/// assert_eq!(words.sum() + elsewhere, 5);
+/// let elsewhere = if words.add(5) == Sum::GaveUp { 5 } else { 0 };
+/// assert_eq!(words.iter().sum::<i64>() + elsewhere, 5);
 /// # Ok::<(), objcg_core::percpu::AllocError>(())
 /// ```
 ///
@@ -59,51 +60,38 @@ impl Words {
         PerCpu::new(self.first.as_ptr().cast())
     }
 
-    /// Adds to this CPU's word if what it leaves is from `-bound` to `bound`. False if it is not, or if this thread may not
-    /// change it: then nothing has happened, and the caller keeps the number elsewhere. One section; or one
-    /// compare-exchange where there are no sections.
+    /// Adds to this CPU's word. If this thread may not change it nothing has happened, and the caller keeps the number
+    /// elsewhere. One section; or one atomic addition where there are no sections.
     #[inline(always)]
-    #[must_use]
-    pub fn add_within(&self, delta: i64, bound: u32) -> bool {
+    pub fn add(&self, delta: i64) -> Sum {
         // SAFETY: there is a word for each CPU below the count, by the type's invariant; it is changed by sections alone, since
         // one that gets this far runs in a process that has them.
-        let is_added = unsafe { objcg_rseq::add_within(self.per_cpu(), delta, bound) };
-        is_added || self.add_slow(delta, bound)
+        match unsafe { objcg_rseq::add_overflowing(self.per_cpu(), delta) } {
+            Sum::GaveUp => self.add_slow(delta),
+            sum => sum,
+        }
     }
 
     #[cold]
     #[inline(never)]
-    fn add_slow(&self, delta: i64, bound: u32) -> bool {
+    fn add_slow(&self, delta: i64) -> Sum {
         if has_sections() {
             // A thread's first look at its CPU registers it.
-            // SAFETY: as in `add_within`.
-            return this_cpu().is_some() && unsafe { objcg_rseq::add_within(self.per_cpu(), delta, bound) };
+            return match this_cpu() {
+                // SAFETY: as in `add`.
+                Some(_) => unsafe { objcg_rseq::add_overflowing(self.per_cpu(), delta) },
+                None => Sum::GaveUp,
+            };
         }
-        let add = |word: u64| {
-            let sum = word.wrapping_add_signed(delta);
-            (sum.wrapping_add(u64::from(bound)) <= 2 * u64::from(bound)).then_some(sum)
-        };
         // Relaxed: a number, which orders nothing.
-        self.of_cpu(CpuId::current()).fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+        let old = self.of_cpu(CpuId::current()).fetch_add(delta.cast_unsigned(), Ordering::Relaxed);
+        if old.cast_signed().checked_add(delta).is_none() { Sum::Overflowed } else { Sum::Added }
     }
 
-    /// Takes out what this CPU's word has; it is 0 then. 0 if this thread may not change it, or was moved meanwhile.
-    pub fn take(&self) -> i64 {
-        let taken = match this_cpu() {
-            // SAFETY: as in `add_within`; the CPU's number is below the count.
-            Some(cpu) => unsafe { objcg_rseq::exchange(self.per_cpu(), cpu.index() as u32, 0) }.map(|word| word as u64),
-            None if has_sections() => None,
-            None => Some(self.of_cpu(CpuId::current()).swap(0, Ordering::Relaxed)),
-        };
-        taken.unwrap_or(0).cast_signed()
-    }
-
-    /// What all words have, modulo 2^64. While others are at work, what they do in the meantime may be in it or not.
-    #[must_use]
-    pub fn sum(&self) -> i64 {
+    /// The words of all CPUs in ascending order, each as it is at that moment.
+    pub fn iter(&self) -> impl Iterator<Item = i64> {
         // Relaxed: a quiet point is one that the caller has come to by other means.
-        let words = CpuId::all().map(|cpu| self.of_cpu(cpu).load(Ordering::Relaxed));
-        words.fold(0, u64::wrapping_add).cast_signed()
+        CpuId::all().map(|cpu| self.of_cpu(cpu).load(Ordering::Relaxed).cast_signed())
     }
 
     fn of_cpu(&self, cpu: CpuId) -> &AtomicU64 {

@@ -6,7 +6,8 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use super::{
-    Entry, LID, PerCpu, Stack, TaggedWord, add, add_within, compare_add, exchange, pop, pop_many, push, push_many,
+    Entry, LID, PerCpu, Stack, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push,
+    push_many,
 };
 use crate::arch;
 use core::mem::MaybeUninit;
@@ -90,7 +91,7 @@ fn a_cpu_without_data_gives_up() {
     // SAFETY: the parts are valid.
     assert!(!unsafe { add(counter, 1) });
     // SAFETY: as above.
-    assert!(!unsafe { add_within(PerCpu::<i64, SHIFT>::new(counter.of_cpu(0).cast()), 1, 1) });
+    assert_eq!(unsafe { add_overflowing(PerCpu::<i64, SHIFT>::new(counter.of_cpu(0).cast()), 1) }, Sum::GaveUp);
     // SAFETY: the parts are valid.
     assert!(!unsafe { push(stack_of(parts), entry(1)) });
 }
@@ -193,23 +194,21 @@ fn a_counter_and_a_cell_change_on_this_cpu_only() {
 }
 
 #[test]
-fn a_bounded_counter_stays_within_its_bound() {
+fn a_counter_says_when_it_goes_around() {
     pretend(1);
     let parts = parts();
     // SAFETY: within the leaked parts.
     let counter = PerCpu::<i64, SHIFT>::new(unsafe { (&raw mut (*parts).counter).cast() });
     // SAFETY: the parts are valid.
-    let change = |delta| unsafe { add_within(counter, delta, 100) };
-    assert!(change(100), "to the bound");
-    assert!(!change(1), "over it");
-    assert!(change(-200), "to the other bound");
-    assert!(!change(-1), "over that");
-    for far in [i64::MAX, i64::MIN, 201, -1] {
-        assert!(!change(far), "{far}");
-    }
-    assert!(change(93));
+    let change = |delta| unsafe { add_overflowing(counter, delta) };
+    assert_eq!(change(i64::MAX), Sum::Added, "to the end");
+    assert_eq!(change(1), Sum::Overflowed, "to the other end");
+    assert_eq!(change(-1), Sum::Overflowed, "and back");
+    assert_eq!(change(i64::MIN), Sum::Added);
+    assert_eq!(change(i64::MIN), Sum::Overflowed);
+    assert_eq!(change(-8), Sum::Added);
     // SAFETY: the parts are valid.
-    assert_eq!([0, 1].map(|cpu| unsafe { counter.of_cpu(cpu).read() }), [0, -7]);
+    assert_eq!([0, 1].map(|cpu| unsafe { counter.of_cpu(cpu).read() }), [0, i64::MAX - 8]);
 }
 
 #[test]
