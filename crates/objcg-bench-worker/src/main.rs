@@ -5,6 +5,7 @@
 //! takes from `pages`.
 #![deny(unsafe_code)]
 
+mod affinity;
 mod clock;
 mod object;
 mod pages;

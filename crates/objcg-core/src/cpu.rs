@@ -20,8 +20,8 @@ mod area;
 use crate::os;
 use crate::sync::{AtomicUsize, Ordering};
 
-pub(crate) use area::{CpuWords, NR_WORDS, Stacks, Words, empty, fence, hold_for_fork, release_after_fork};
-pub(crate) use objcg_rseq::Entry;
+pub(crate) use area::{CpuWords, NR_WORDS, Stacks, Words, drift, empty, fence, hold_for_fork, release_after_fork};
+pub(crate) use objcg_rseq::{Entry, RawEntry};
 
 /// More CPUs than this share slots: ids fold onto the ones below.
 pub(crate) const MAX_CPUS: usize = 1024;
@@ -111,7 +111,7 @@ fn this_cpu_slow() -> Option<CpuId> {
 }
 
 /// Whether threads of this process can use restartable sequences. Decided once, and for the whole life of the process: a word
-/// that sections may change in one thread is not changed otherwise by another.
+/// that sections may change in one thread is not changed otherwise by another. Sections may be called once this has returned.
 pub(crate) fn has_sections() -> bool {
     const UNKNOWN: usize = 0;
     const NO: usize = 1;
@@ -120,7 +120,7 @@ pub(crate) fn has_sections() -> bool {
     // Relaxed: every thread that finds it unknown comes to the same answer.
     match ANSWER.load(Ordering::Relaxed) {
         UNKNOWN => {
-            area::settle();
+            area::init();
             let has_sections = objcg_rseq::registration() != objcg_rseq::Registration::Absent;
             ANSWER.store(if has_sections { YES } else { NO }, Ordering::Relaxed);
             has_sections

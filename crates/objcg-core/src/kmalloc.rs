@@ -50,12 +50,10 @@ pub fn alloc(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     if (nr_bytes | align) < SHORTCUT_END {
         // Relaxed: as in `Cache::stacks`.
         let stacks = Stacks::from_ptr(SHORTCUTS[step_of(nr_bytes, align)].load(Ordering::Relaxed));
-        if let Some(object) = Cache::pop(stacks) {
-            return match Cache::hand_out(object) {
-                Some(address) => Some(address),
-                None => hand_over(object, nr_bytes, align),
-            };
-        }
+        return match Cache::alloc_from(stacks) {
+            Ok(address) => Some(address),
+            Err(object) => alloc_rest(object, nr_bytes, align),
+        };
     }
     alloc_slow(nr_bytes, align)
 }
@@ -67,10 +65,14 @@ fn step_of(nr_bytes: usize, align: usize) -> usize {
     ((rounded + ((1 << STEP_SHIFT) - 1)) >> STEP_SHIFT) & (NR_SHORTCUTS - 1)
 }
 
+/// The rest of an allocation that the stack of its size did not serve: with the object found there, if there was one.
 #[cold]
 #[inline(never)]
-fn hand_over(object: FreeObject, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
-    caches()[SizeClass::of_layout(nr_bytes, align)?.index()].hand_over(object)
+fn alloc_rest(object: Option<FreeObject>, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    match object {
+        Some(_) => caches()[SizeClass::of_layout(nr_bytes, align)?.index()].alloc_rest(object),
+        None => alloc_slow(nr_bytes, align),
+    }
 }
 
 #[inline(never)]

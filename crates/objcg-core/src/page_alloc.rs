@@ -17,7 +17,7 @@ use core::ptr::NonNull;
 
 use crate::os::PAGE_SIZE;
 use crate::report::die;
-use crate::sync::{AtomicU64, Lock, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
 
 pub(crate) use heap::RunHeap;
 pub(crate) use page::{Page, PageIdx, PageKind};
@@ -63,11 +63,11 @@ struct PageAlloc {
     region: Option<Reservation>,
     clean: FreeRuns,
     dirty: FreeRuns,
-    nr_in_use: usize,
 }
 
-static PAGES: Lock<PageAlloc> =
-    Lock::new(PageAlloc { region: None, clean: FreeRuns::EMPTY, dirty: FreeRuns::EMPTY, nr_in_use: 0 });
+static PAGES: Lock<PageAlloc> = Lock::new(PageAlloc { region: None, clean: FreeRuns::EMPTY, dirty: FreeRuns::EMPTY });
+/// Pages of runs that were handed out; changed under the page lock.
+static NR_IN_USE: AtomicUsize = AtomicUsize::new(0);
 /// Times that memory went back to the operating system.
 static NR_RELEASES: AtomicU64 = AtomicU64::new(0);
 
@@ -79,7 +79,7 @@ pub(crate) fn alloc(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<R
     let mut pages = PAGES.lock();
     let head = pages.take(nr_pages.checked_add(align_pages - 1)?)?;
     let (head, zeroed) = pages.trim(head, nr_pages, align_pages);
-    pages.nr_in_use += nr_pages as usize;
+    NR_IN_USE.fetch_add(nr_pages as usize, Ordering::Relaxed);
     mark_used(head, nr_pages, kind);
     Some(Run { head, nr_pages, zeroed })
 }
@@ -87,9 +87,9 @@ pub(crate) fn alloc(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<R
 /// Gives a run back.
 pub(crate) fn free(run: Run) {
     let mut pages = PAGES.lock();
-    pages.nr_in_use -= run.nr_pages as usize;
+    NR_IN_USE.fetch_sub(run.nr_pages as usize, Ordering::Relaxed);
     pages.insert(run.head, run.nr_pages, true);
-    let bound = pages.dirty_bound();
+    let bound = dirty_bound();
     if pages.dirty.nr_pages <= bound {
         return;
     }
@@ -118,7 +118,7 @@ pub(crate) fn extend(run: &mut Run, nr_pages: u32) -> bool {
     if available > extra {
         pages.insert_alone(behind.add(extra), available - extra, dirty);
     }
-    pages.nr_in_use += extra as usize;
+    NR_IN_USE.fetch_add(extra as usize, Ordering::Relaxed);
     mark_used(run.head, nr_pages, run.page().kind());
     run.nr_pages = nr_pages;
     true
@@ -132,7 +132,7 @@ pub(crate) fn shrink(run: &mut Run, nr_pages: u32) {
     let kind = run.page().kind();
     let mut pages = PAGES.lock();
     mark_used(run.head, nr_pages, kind);
-    pages.nr_in_use -= (run.nr_pages - nr_pages) as usize;
+    NR_IN_USE.fetch_sub((run.nr_pages - nr_pages) as usize, Ordering::Relaxed);
     pages.insert(run.head.add(nr_pages), run.nr_pages - nr_pages, true);
     run.nr_pages = nr_pages;
 }
@@ -152,10 +152,19 @@ pub struct PageStat {
 pub(crate) fn stat() -> PageStat {
     let pages = PAGES.lock();
     PageStat {
-        used_bytes: pages.nr_in_use * PAGE_SIZE,
+        used_bytes: used_bytes(),
         dirty_bytes: pages.dirty.nr_pages * PAGE_SIZE,
         nr_releases: NR_RELEASES.load(Ordering::Relaxed),
     }
+}
+
+/// Bytes of runs that were handed out, without the page lock.
+pub(crate) fn used_bytes() -> usize {
+    NR_IN_USE.load(Ordering::Relaxed) * PAGE_SIZE
+}
+
+fn dirty_bound() -> usize {
+    DIRTY_BASE_PAGES + NR_IN_USE.load(Ordering::Relaxed) / DIRTY_SHARE
 }
 
 /// Calls `visit` with the heads of slabs and large objects, a batch of pages at a time under the page lock: a visited
@@ -193,10 +202,6 @@ pub(crate) fn release_after_fork() {
 impl PageAlloc {
     fn list(&mut self, dirty: bool) -> &mut FreeRuns {
         if dirty { &mut self.dirty } else { &mut self.clean }
-    }
-
-    fn dirty_bound(&self) -> usize {
-        DIRTY_BASE_PAGES + self.nr_in_use / DIRTY_SHARE
     }
 
     /// Takes a free run of at least `nr_pages` out of the bins.
@@ -244,6 +249,12 @@ impl PageAlloc {
 
     /// Files a free run, merged with its neighbours of the same state.
     fn insert(&mut self, run: PageIdx, nr_pages: u32, dirty: bool) {
+        let (head, total) = self.absorb(run, nr_pages, dirty);
+        self.insert_alone(head, total, dirty);
+    }
+
+    /// A free run merged with its neighbours of the same state, which are taken out of the bins.
+    fn absorb(&mut self, run: PageIdx, nr_pages: u32, dirty: bool) -> (PageIdx, u32) {
         // Marked before the neighbours: a stale head would otherwise stay behind inside the merged run.
         runs::mark_free(run, nr_pages, dirty);
         let (mut head, mut total) = (run, nr_pages);
@@ -256,7 +267,7 @@ impl PageAlloc {
             self.list(dirty).remove(behind);
             total += page(behind).nr_pages();
         }
-        self.insert_alone(head, total, dirty);
+        (head, total)
     }
 
     fn grow(&mut self, nr_pages: u32) -> bool {
@@ -329,17 +340,35 @@ fn release_down_to(target: usize) -> usize {
         }
         let Some(run) = pages.dirty.take_longest() else { return nr_released };
         let nr_pages = page(run).nr_pages();
-        // Neither free nor used: no neighbour merges with it and nobody is given it while the lock is open.
-        page(run).set_kind(PageKind::Releasing);
-        page(run.add(nr_pages - 1)).set_kind(PageKind::Releasing);
+        mark_releasing(run, nr_pages);
         drop(pages);
-        let released = release_memory(run, nr_pages);
-        PAGES.lock().insert(run, nr_pages, !released);
-        if !released {
+        if !release_memory(run, nr_pages) {
+            PAGES.lock().insert(run, nr_pages, true);
             return nr_released;
         }
+        file_released(run, nr_pages);
         nr_released += nr_pages as usize;
     }
+}
+
+/// Files a run that was released, together with its clean neighbours, and releases the descriptors of pages between the first
+/// and the last of them: nobody looks at those before the pages are handed out again, and all zero they are as good as new.
+fn file_released(run: PageIdx, nr_pages: u32) {
+    let mut pages = PAGES.lock();
+    let (head, total) = pages.absorb(run, nr_pages, false);
+    let Some((first, nr_pages)) = region::whole_descriptor_pages(head, total, run, nr_pages) else {
+        return pages.insert_alone(head, total, false);
+    };
+    mark_releasing(head, total);
+    drop(pages);
+    region::release_descriptors(first, nr_pages);
+    PAGES.lock().insert(head, total, false);
+}
+
+/// Neither free nor used: no neighbour merges with it, and nobody is given it while the lock is open.
+fn mark_releasing(run: PageIdx, nr_pages: u32) {
+    page(run).set_kind(PageKind::Releasing);
+    page(run.add(nr_pages - 1)).set_kind(PageKind::Releasing);
 }
 
 fn release_memory(run: PageIdx, nr_pages: u32) -> bool {

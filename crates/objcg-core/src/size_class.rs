@@ -6,6 +6,8 @@
 use crate::os::PAGE_SIZE;
 
 const NR_FINE: usize = 12;
+/// Bytes of the smallest objects.
+pub(crate) const SMALLEST: usize = FINE_SIZES[0] as usize;
 const FINE_SIZES: [u32; NR_FINE] = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128];
 const FINE_MAX: usize = 128;
 const FINE_MAX_SHIFT: u32 = 7;
@@ -131,15 +133,18 @@ impl SlabGeometry {
         }
     }
 
-    /// The same, of at most `max_objects`.
-    pub(crate) const fn with_max_objects(size: usize, max_objects: u32) -> SlabGeometry {
-        let pages = (size * max_objects as usize).div_ceil(PAGE_SIZE) as u32;
-        let full = Self::for_size(size);
-        if full.objects <= max_objects {
-            return full;
+    /// For the engine's own small memory, of which there is little: the smallest slab of at most `max_objects` that wastes at
+    /// most 1/8 of itself at its end.
+    pub(crate) const fn for_engine(size: usize, max_objects: u32) -> SlabGeometry {
+        let mut pages = size.div_ceil(PAGE_SIZE) as u32;
+        loop {
+            let nr_bytes = pages as usize * PAGE_SIZE;
+            let objects = (nr_bytes / size) as u32;
+            if (nr_bytes % size) * 8 <= nr_bytes {
+                return SlabGeometry { pages, objects: if objects < max_objects { objects } else { max_objects } };
+            }
+            pages += 1;
         }
-        let fitting = (pages as usize * PAGE_SIZE / size) as u32;
-        SlabGeometry { pages, objects: if fitting < max_objects { fitting } else { max_objects } }
     }
 }
 

@@ -34,7 +34,6 @@ mod sheaf_size;
 
 use core::ptr::NonNull;
 
-use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, Page, PageIdx};
 use crate::report::die;
 use crate::size_class::{NR_CLASSES, SizeClass};
@@ -68,6 +67,9 @@ pub(crate) fn typed_caches() -> impl DoubleEndedIterator<Item = &'static Cache> 
     Cache::all_of_table()
 }
 
+/// How far the mark of a free object is from its address: odd, and short enough to be part of an instruction.
+const MARK_DISTANCE: u64 = 0x5a17_e5c3;
+
 /// An object's address that was looked up and found to be the start of an object of a slab.
 #[derive(Clone, Copy)]
 pub(crate) struct SlabObject {
@@ -89,8 +91,9 @@ impl SlabObject {
     #[inline(always)]
     pub(crate) fn in_page(address: NonNull<u8>, page: &'static Page) -> Option<SlabObject> {
         let cache = Cache::of_page(page)?;
-        let in_page = address.as_ptr() as usize % PAGE_SIZE;
-        let obj_idx = cache.obj_idx(page.offset.load(Ordering::Relaxed) as usize + in_page)?;
+        // Slabs are smaller than 4 GiB: the lower halves tell how far the object is from the start.
+        let offset = (address.as_ptr() as usize as u32).wrapping_sub(page.start.load(Ordering::Relaxed));
+        let obj_idx = cache.obj_idx(offset)?;
         Some(SlabObject { address, cache, page, obj_idx })
     }
 
@@ -131,15 +134,15 @@ impl SlabObject {
     /// pointer to anything aligned. A live object that holds this by chance or design only costs a search.
     #[inline(always)]
     fn mark_of(address: NonNull<u8>) -> u64 {
-        const DISTANCE: u64 = 0x5a17_e5c3;
-        (address.as_ptr() as u64).wrapping_add(DISTANCE)
+        (address.as_ptr() as u64).wrapping_add(MARK_DISTANCE)
     }
 
     #[inline(always)]
     fn is_marked(address: NonNull<u8>) -> bool {
         // SAFETY: the object was just taken out of a sheaf, so it is the engine's; it has at least 8 aligned bytes. Volatile:
         // a user who writes to a free object is what this is looking for.
-        unsafe { address.cast::<u64>().read_volatile() == Self::mark_of(address) }
+        let word = unsafe { address.cast::<u64>().read_volatile() };
+        word.wrapping_sub(address.as_ptr() as u64) == MARK_DISTANCE
     }
 
     #[inline(always)]
@@ -148,12 +151,11 @@ impl SlabObject {
         unsafe { self.address.cast::<u64>().write(Self::mark_of(self.address)) };
     }
 
-    /// Marks an object that comes from its slab: it has the mark already if it was ever freed.
+    /// Marks an object that comes from its slab. Written without a look: a fresh page that is read first faults twice, and
+    /// the second time every CPU is interrupted.
     fn mark_taken(address: NonNull<u8>) {
-        if !Self::is_marked(address) {
-            // SAFETY: as in `is_marked`.
-            unsafe { address.cast::<u64>().write(Self::mark_of(address)) };
-        }
+        // SAFETY: as in `is_marked`.
+        unsafe { address.cast::<u64>().write(Self::mark_of(address)) };
     }
 
     /// Removes the mark of an object that is handed out.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use objcg_rseq::{Entry, LID, PerCpu, Registration, Stack, TaggedWord};
+use objcg_rseq::{END, Entry, PerCpu, Registration, Stack, TaggedWord};
 
 const SHIFT: u32 = 12;
 const NR_SAMPLES: usize = 51;
@@ -54,7 +54,8 @@ fn area(nr_cpus: u32) -> *mut Part {
     });
     let parts = Box::leak(parts.collect());
     for part in parts.iter_mut() {
-        part.places[9][0] = LID;
+        part.places[0][0] = END;
+        part.places[9][0] = END;
         part.stack = part.places.as_mut_ptr();
     }
     parts.as_mut_ptr()

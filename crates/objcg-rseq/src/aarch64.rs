@@ -13,8 +13,8 @@ use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
 use crate::{Stack, Sum, TaggedWord};
 
-/// Offset from the thread pointer of the area that the sections use; 0 until `init` knows it, and no area is there: a section
-/// that runs before must not write into libc's data.
+/// Offset from the thread pointer of the area that the sections use; 0 until `init` knows it. Callers saw `init` return, but this
+/// processor may read an older value: then the section gives up.
 static OFFSET: AtomicIsize = AtomicIsize::new(0);
 /// CPUs below this have data. 0 before `init`: all sections give up.
 pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
@@ -132,17 +132,28 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!("mov {object}, #0", "3f"),
-            check!("3f"),
+            begin!("", "8f"),
+            check!("8f"),
             "add {at}, {stack}, {at}, lsl #{shift}",
             "ldr {top}, [{at}]",
             "ldp {object}, {note}, [{top}], #-16",
-            "cbz {object}, 3f",
+            "cmp {object}, #{end}",
+            "b.eq 8f",
             delay!(),
             "str {top}, [{at}]",
             "3:",
+            // The next object is cold if it has waited for long. No prefetch faults, not at the bottom either.
+            "ldr {top}, [{top}]",
+            "prfm pstl1keep, [{top}]",
+            "9:",
+            ".subsection 1",
+            "8: mov {object}, #0",
+            "adrp {note}, {no_note}",
+            "add {note}, {note}, :lo12:{no_note}",
+            "b 9b",
+            ".previous",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object, note = out(reg) note,
-            stack = in(reg) stack, shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
+            stack = in(reg) stack, end = const crate::END, shift = const SHIFT, no_note = sym crate::NO_NOTE, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -160,7 +171,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
             "add {at}, {stack}, {at}, lsl #{shift}",
             "ldr {top}, [{at}]",
             "ldr {word}, [{top}, #16]",
-            "cmp {word}, #{lid}",
+            "cmp {word}, #{end}",
             "b.eq {give_up}",
             "ldr {word}, [{top}]",
             "cmp {word}, {object}",
@@ -170,7 +181,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
             "str {top}, [{at}]",
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _,
-            stack = in(reg) stack, object = in(reg) object, note = in(reg) note, lid = const crate::LID,
+            stack = in(reg) stack, object = in(reg) object, note = in(reg) note, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return false },
@@ -194,7 +205,8 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
             "7: cmp {nr}, {nr_places}",
             "b.eq 8f",
             "ldp {object}, {note}, [{top}]",
-            "cbz {object}, 8f",
+            "cmp {object}, #{end}",
+            "b.eq 8f",
             "stp {object}, {note}, [{to}], #16",
             "sub {top}, {top}, #16",
             "add {nr}, {nr}, #1",
@@ -206,7 +218,7 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) _, note = out(reg) _,
             to = out(reg) _, nr = out(reg) nr_taken,
-            stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places,
+            stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
@@ -233,7 +245,7 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(
             "7: cmp {nr}, {nr_entries}",
             "b.eq 8f",
             "ldr {object}, [{top}, #16]",
-            "cmp {object}, #{lid}",
+            "cmp {object}, #{end}",
             "b.eq 8f",
             "ldp {object}, {note}, [{from}], #16",
             "stp {object}, {note}, [{top}, #16]!",
@@ -246,7 +258,7 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) _, note = out(reg) _,
             from = out(reg) _, nr = out(reg) nr_put,
-            stack = in(reg) stack, entries = in(reg) entries, nr_entries = in(reg) nr_entries, lid = const crate::LID,
+            stack = in(reg) stack, entries = in(reg) entries, nr_entries = in(reg) nr_entries, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),

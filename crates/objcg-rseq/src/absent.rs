@@ -21,7 +21,7 @@ pub(crate) const SYS_RSEQ: usize = 0;
 pub(crate) const SYS_MEMBARRIER: usize = 0;
 
 pub(crate) unsafe fn pop<const SHIFT: u32>(_: *mut Stack) -> (*mut u8, *mut u8) {
-    (core::ptr::null_mut(), core::ptr::null_mut())
+    (core::ptr::null_mut(), (&raw const crate::NO_NOTE).cast_mut().cast())
 }
 
 pub(crate) unsafe fn push<const SHIFT: u32>(_: *mut Stack, _: *mut u8, _: *mut u8) -> bool {

@@ -18,7 +18,7 @@
 //!     stack = base + cpu * stride
 //!     top = stack.top
 //!     entry = *top
-//!     if entry.object is null: give up  // the bottom of the stack
+//!     if entry.object is END: give up   // the bottom of the stack
 //!     stack.top = top - 1               // the commit
 //! end:
 //!     return entry
@@ -137,8 +137,8 @@ mod thread_word;
 
 pub use registration::{Registration, current_cpu, fence, init, register_thread, registration, unregister_thread};
 pub use sections::{
-    Entry, LID, PerCpu, Stack, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push,
-    push_many,
+    END, Entry, NO_NOTE, PerCpu, RawEntry, Stack, Stopper, Sum, TaggedWord, add, add_overflowing, compare_add,
+    exchange, pop, pop_many, pop_raw, push, push_many,
 };
 #[cfg(feature = "delay")]
 pub use sections::{nr_aborts, set_delay};

@@ -10,6 +10,7 @@ const RSEQ_FLAG_UNREGISTER: usize = 1;
 const AREA_BYTES: usize = 32;
 /// Of `cpu_id` in the area.
 const CPU_ID_OFFSET: usize = 4;
+const RSEQ_CS_OFFSET: usize = 8;
 /// Bytes from our own area to a word behind it: not 0 in a thread that shall not be registered any more.
 const GIVEN_UP_OFFSET: usize = 36;
 
@@ -35,7 +36,8 @@ const ABSENT: u8 = 3;
 
 static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// Finds out who registers threads, and lets sections run on CPUs below `nr_cpus`: every per-CPU area must be ready.
+/// Finds out who registers threads, and lets sections run on CPUs below `nr_cpus`: every per-CPU area must be ready. No section
+/// may be called before this has returned.
 ///
 /// To be called by one thread at a time; once it has returned, later calls only say what was found. Sections in a process
 /// whose kernel has no fence for them would be of use only to those who never need another CPU's data, so there they stay
@@ -62,6 +64,8 @@ pub fn registration() -> Registration {
 }
 
 fn find() -> u8 {
+    // Whatever comes of it: a thread that is not registered arms its own area, and finds no CPU there.
+    arch::set_offset(arch::own_offset());
     // SAFETY: registers an intent of this process; no memory is passed.
     let fence = unsafe { arch::syscall(arch::SYS_MEMBARRIER, [MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_RSEQ, 0, 0, 0]) };
     if fence != 0 {
@@ -74,7 +78,6 @@ fn find() -> u8 {
         arch::set_offset(offset);
         return LIBC;
     }
-    arch::set_offset(arch::own_offset());
     if register_own() { OWN } else { ABSENT }
 }
 
@@ -99,6 +102,11 @@ pub fn unregister_thread() {
 }
 
 fn register_own() -> bool {
+    // Sections may have run here before: some kernels look at what they left already at the registration.
+    // SAFETY: the words are in the thread's own area, which nobody else writes to while it is not registered.
+    unsafe { arch::thread_store::<RSEQ_CS_OFFSET>(arch::own_offset(), 0) };
+    // SAFETY: as above.
+    unsafe { arch::thread_store::<{ RSEQ_CS_OFFSET + 4 }>(arch::own_offset(), 0) };
     if system_call(0) == 0 {
         return true;
     }

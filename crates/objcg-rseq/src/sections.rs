@@ -4,6 +4,7 @@
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
 
 use crate::arch;
 
@@ -20,15 +21,60 @@ pub struct Entry {
     pub note: *mut u8,
 }
 
+/// What [`pop_raw`] has found: an entry, or a null object with [`NO_NOTE`]'s address as its note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawEntry {
+    /// Null if there was no entry.
+    pub object: *mut u8,
+    /// Never null where no entry's note is.
+    pub note: *mut u8,
+}
+
+/// What a note that is no entry's points at: ones, for those whose notes point at words and who need not look at the object
+/// when the word is one that they know.
+pub static NO_NOTE: AtomicU64 = AtomicU64::new(u64::MAX);
+
 /// The top of a stack: points at its last entry.
 ///
-/// In memory, the stack is an array of two-word places. The one below the first entry starts with a word of 0 (the bottom),
-/// the one above the last place starts with [`LID`]; so neither [`pop`] nor [`push`] needs to know where the array begins or
-/// ends. No object may be at address 1.
+/// In memory, the stack is an array of two-word places. The one below the first entry (the bottom) and the one above the last
+/// place (the lid) start with [`END`]; so neither [`pop`] nor [`push`] needs to know where the array begins or ends. No
+/// object may be at address 1.
 pub type Stack = *mut [usize; 2];
 
-/// What the first word of the place above the last one holds.
-pub const LID: usize = 1;
+/// What the first words of the place below the first entry and of the place above the last one hold.
+pub const END: usize = 1;
+
+/// A stack without places, to put where a stack was: neither [`pop`] nor [`push`] gets past it.
+///
+/// A section that began before may still commit, and where a commit is one read-modify-write instruction, it may move the
+/// stopper by a place instead of the stack. So the places around it are ends as well, and [`Stopper::drift`] tells after a
+/// fence.
+#[derive(Debug)]
+pub struct Stopper([[usize; 2]; 4]);
+
+impl Stopper {
+    /// A stopper; it has to stay where it is while it is on a stack.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "for statics")]
+    pub const fn new() -> Stopper {
+        Stopper([[END, 0]; 4])
+    }
+
+    /// The address of what stands for its top.
+    #[inline]
+    #[must_use]
+    pub fn top(&self) -> usize {
+        (&raw const self.0[1]).expose_provenance()
+    }
+
+    /// By how many bytes a commit has moved this stopper; `None` if the stack's top is no place of it.
+    #[inline]
+    #[must_use]
+    pub fn drift(&self, top: usize) -> Option<isize> {
+        let drift = top.wrapping_sub(self.top()).cast_signed();
+        (drift.unsigned_abs() <= size_of::<Entry>()).then_some(drift)
+    }
+}
 
 /// A word that [`compare_add`] changes, and the most that may be in its lower half afterwards.
 #[derive(Debug)]
@@ -84,12 +130,25 @@ impl<T, const SHIFT: u32> PerCpu<T, SHIFT> {
 /// Takes the top entry of this CPU's stack. `None` if it is empty, or if the thread is not registered.
 ///
 /// # Safety
-/// The area has a valid [`Stack`] for each CPU below the `nr_cpus` of [`init`](crate::init), changed only as the crate's rules allow.
+/// [`init`](crate::init) has returned. The area has a valid [`Stack`] for each CPU below its `nr_cpus`, changed only as the
+/// crate's rules allow. What was once a place of a stack stays mapped: after its commit, a section that was moved looks at the
+/// place that was next.
 #[inline(always)]
 pub unsafe fn pop<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>) -> Option<Entry> {
     // SAFETY: the caller's promise.
-    let (object, note) = unsafe { arch::pop::<SHIFT>(stack.0) };
+    let RawEntry { object, note } = unsafe { pop_raw(stack) };
     NonNull::new(object).map(|object| Entry { object, note })
+}
+
+/// The same, for those who can tell from the note that there was an entry.
+///
+/// # Safety
+/// As for [`pop`].
+#[inline(always)]
+pub unsafe fn pop_raw<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>) -> RawEntry {
+    // SAFETY: the caller's promise.
+    let (object, note) = unsafe { arch::pop::<SHIFT>(stack.0) };
+    RawEntry { object, note }
 }
 
 /// Puts an entry onto this CPU's stack; false if it is full, if its top entry has the same object (nothing is free twice), or if
@@ -131,8 +190,8 @@ pub unsafe fn push_many<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, entries: 
 /// `tag` shares the word: users keep neighbouring tags in different words.
 ///
 /// # Safety
-/// The area has valid, aligned words and guards for each CPU below the `nr_cpus` of [`init`](crate::init), changed only as the crate's rules
-/// allow.
+/// [`init`](crate::init) has returned. The area has valid, aligned words and guards for each CPU below its `nr_cpus`, changed
+/// only as the crate's rules allow.
 #[inline(always)]
 #[must_use]
 pub unsafe fn compare_add<const SHIFT: u32>(
@@ -148,7 +207,8 @@ pub unsafe fn compare_add<const SHIFT: u32>(
 /// Adds to this CPU's counter, modulo 2^64; false if the thread is not registered.
 ///
 /// # Safety
-/// The area has a valid, aligned counter for each CPU below the `nr_cpus` of [`init`](crate::init), changed only as the crate's rules allow.
+/// [`init`](crate::init) has returned. The area has a valid, aligned counter for each CPU below its `nr_cpus`, changed only as the
+/// crate's rules allow.
 #[inline(always)]
 #[must_use]
 pub unsafe fn add<const SHIFT: u32>(counter: PerCpu<u64, SHIFT>, delta: u64) -> bool {

@@ -11,8 +11,7 @@ use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
 use crate::{Stack, Sum, TaggedWord};
 
-/// Offset from the thread pointer of the area that the sections use; 0 until `init` knows it, and no area is there: a section
-/// that runs before must not write into libc's data.
+/// Offset from the thread pointer of the area that the sections use. Before `init` it is of nothing that may be written to.
 static OFFSET: AtomicIsize = AtomicIsize::new(0);
 /// CPUs below this have data. 0 before `init`: all sections give up.
 pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
@@ -41,9 +40,9 @@ global_asm!(
     ".popsection",
 );
 
-/// Zeroes a register, or nothing; then goes to the second argument if `init` was not called.
+/// Zeroes a register, or nothing; then arms and starts.
 macro_rules! begin {
-    ($zero:literal, $out:literal) => {
+    ($zero:literal) => {
         concat!(
             ".pushsection __rseq_cs, \"aw\"\n",
             ".balign 32\n",
@@ -61,10 +60,6 @@ macro_rules! begin {
             "5: ",
             $zero,
             "\nmov {area}, qword ptr [rip + {offset}]\n",
-            "test {area}, {area}\n",
-            "jz ",
-            $out,
-            "\n",
             "lea {at}, [rip + 99b]\n",
             "mov qword ptr fs:[{area} + 8], {at}\n",
             "2: mov {at:e}, dword ptr fs:[{area} + 4]\n",
@@ -115,26 +110,31 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!("", "8f"),
+            begin!(""),
             "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
             "jae 8f",
             "shl {at}, {shift}",
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
             "mov {object}, qword ptr [{top}]",
-            "test {object}, {object}",
-            "jz 3f",
+            "cmp {object}, {end}",
+            "je 8f",
             "mov {note}, qword ptr [{top} + 8]",
-            "sub {top}, 16",
             delay!(),
-            "mov qword ptr [{at}], {top}",
+            "sub qword ptr [{at}], 16",
             "3:",
+            // The next object is cold if it has waited for long. No prefetch faults, not at the bottom either.
+            "mov {top}, qword ptr [{top} - 16]",
+            "prefetchw byte ptr [{top}]",
+            "9:",
             ".pushsection .text.unlikely.objcg_rseq, \"ax\"",
             "8: xor {object:e}, {object:e}",
-            "jmp 3b",
+            "lea {note}, [rip + {no_note}]",
+            "jmp 9b",
             ".popsection",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object, note = out(reg) note,
-            stack = in(reg) stack, shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            stack = in(reg) stack, end = const crate::END, shift = const SHIFT, no_note = sym crate::NO_NOTE, offset = sym OFFSET,
+            nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -146,24 +146,23 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
     // SAFETY: the caller's areas are valid; the place above the top is nobody's until the commit.
     unsafe {
         asm!(
-            begin!("", "{give_up}"),
+            begin!(""),
             "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
             "jae {give_up}",
             "shl {at}, {shift}",
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
-            "cmp qword ptr [{top} + 16], {lid}",
+            "cmp qword ptr [{top} + 16], {end}",
             "je {give_up}",
             "cmp qword ptr [{top}], {object}",
             "je {give_up}",
             "mov qword ptr [{top} + 16], {object}",
             "mov qword ptr [{top} + 24], {note}",
-            "add {top}, 16",
             delay!(),
-            "mov qword ptr [{at}], {top}",
+            "add qword ptr [{at}], 16",
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _,
-            stack = in(reg) stack, object = in(reg) object, note = in(reg) note, lid = const crate::LID,
+            stack = in(reg) stack, object = in(reg) object, note = in(reg) note, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return false },
             options(nostack),
@@ -178,7 +177,7 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
     // SAFETY: the caller's areas and buffer are valid; the buffer is his alone.
     unsafe {
         asm!(
-            begin!("xor {nr:e}, {nr:e}", "3f"),
+            begin!("xor {nr:e}, {nr:e}"),
             part!(),
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
@@ -186,8 +185,8 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
             "7: cmp {nr}, {nr_places}",
             "je 8f",
             "mov {word}, qword ptr [{top}]",
-            "test {word}, {word}",
-            "jz 8f",
+            "cmp {word}, {end}",
+            "je 8f",
             "mov qword ptr [{to}], {word}",
             "mov {word}, qword ptr [{top} + 8]",
             "mov qword ptr [{to} + 8], {word}",
@@ -202,7 +201,7 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
             "mov qword ptr [{at}], {top}",
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, to = out(reg) _, nr = out(reg) nr_taken,
-            stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places,
+            stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -220,14 +219,14 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(
     // SAFETY: the caller's areas and entries are valid; places above the top are nobody's until the commit.
     unsafe {
         asm!(
-            begin!("xor {nr:e}, {nr:e}", "3f"),
+            begin!("xor {nr:e}, {nr:e}"),
             part!(),
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
             "mov {from}, {entries}",
             "7: cmp {nr}, {nr_entries}",
             "je 8f",
-            "cmp qword ptr [{top} + 16], {lid}",
+            "cmp qword ptr [{top} + 16], {end}",
             "je 8f",
             "mov {word}, qword ptr [{from}]",
             "mov qword ptr [{top} + 16], {word}",
@@ -244,7 +243,7 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(
             "mov qword ptr [{at}], {top}",
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, from = out(reg) _, nr = out(reg) nr_put,
-            stack = in(reg) stack, entries = in(reg) entries, nr_entries = in(reg) nr_entries, lid = const crate::LID,
+            stack = in(reg) stack, entries = in(reg) entries, nr_entries = in(reg) nr_entries, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -263,7 +262,7 @@ pub(crate) unsafe fn compare_add<const SHIFT: u32>(
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!("xor {done:e}, {done:e}", "3f"),
+            begin!("xor {done:e}, {done:e}"),
             part!(),
             "cmp dword ptr [{guard} + {at}], 0",
             "jne 3f",
@@ -295,7 +294,7 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
     // SAFETY: the caller's areas are valid. The addition is one instruction, which is interrupted before or after.
     unsafe {
         asm!(
-            begin!("xor {done:e}, {done:e}", "3f"),
+            begin!("xor {done:e}, {done:e}"),
             part!(),
             "inc {done:e}",
             delay!(),
@@ -315,7 +314,7 @@ pub(crate) unsafe fn add_overflowing<const SHIFT: u32>(counter: *mut i64, delta:
     // flags are the thread's own, whatever happens.
     unsafe {
         asm!(
-            begin!("", "{give_up}"),
+            begin!(""),
             "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
             "jae {give_up}",
             "shl {at}, {shift}",
@@ -339,7 +338,7 @@ pub(crate) unsafe fn exchange(word: *mut usize, cpu: u32, new: usize) -> Option<
     // SAFETY: the caller's word is valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!("xor {done:e}, {done:e}", "3f"),
+            begin!("xor {done:e}, {done:e}"),
             "cmp {at:e}, {cpu:e}",
             "jne 3f",
             "mov {old}, qword ptr [{word}]",

@@ -1,4 +1,4 @@
-//! One thread allocates, another frees: batches of 64 objects go through a bounded queue.
+//! One thread allocates, another on another CPU frees: batches of 512 objects go through a bounded queue.
 //!
 //! The receiver reads each object's first word. An operation is a pair of an allocation and a free; its time is the time
 //! that passes, with both threads at work.
@@ -7,13 +7,14 @@ use std::thread;
 
 use super::Answer;
 use super::ring::{BATCH, Ring};
+use crate::affinity;
 use crate::clock::{Clock, Effort};
 use crate::object::Object;
 use crate::protocol::Job;
 use crate::rival::{Group, group_of, within};
 
 /// Pairs of a repetition, for each unit of effort; the start of a thread is lost in them.
-const NR_PAIRS: u64 = 320 * BATCH as u64;
+const NR_PAIRS: u64 = 80 * BATCH as u64;
 
 pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), String> {
     let group = group_of(job.mode)?;
@@ -32,8 +33,14 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
 fn pairs(ring: &Ring, group: Option<&Group>, size: usize, nr_pairs: u64) {
     let nr_batches = nr_pairs / BATCH as u64;
     thread::scope(|scope| {
-        scope.spawn(|| within(group, || consume(ring, nr_batches)));
-        within(group, || produce(ring, size, nr_batches));
+        scope.spawn(|| {
+            affinity::stay_on(1);
+            within(group, || consume(ring, nr_batches));
+        });
+        scope.spawn(|| {
+            affinity::stay_on(0);
+            within(group, || produce(ring, size, nr_batches));
+        });
     });
 }
 

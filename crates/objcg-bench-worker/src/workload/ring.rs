@@ -9,9 +9,9 @@ use std::thread;
 use crate::object::Object;
 use crate::pages::Pages;
 
-/// Objects of a batch.
-pub(super) const BATCH: usize = 64;
-const NR_BATCHES: usize = 16;
+/// Objects of a batch: so many that handing it over is lost in them, as it is not with 64.
+pub(super) const BATCH: usize = 512;
+const NR_BATCHES: usize = 8;
 /// Looks at the other's counter before the CPU is given away.
 const NR_SPINS: u32 = 1000;
 

@@ -9,7 +9,7 @@
 
 use core::ptr::{self, NonNull};
 
-use objcg_rseq::{Entry, LID, PerCpu, Registration, Stack, TaggedWord};
+use objcg_rseq::{Entry, PerCpu, RawEntry, Registration, Stack, Stopper, TaggedWord};
 
 use super::{CpuId, nr_cpus};
 use crate::os;
@@ -35,16 +35,17 @@ struct Part {
 
 const _: () = assert!(size_of::<Part>() <= 1 << SHIFT);
 
-struct Empty([[usize; 2]; 2]);
-
-/// Bottom and lid of a stack without places.
-static EMPTY: Empty = Empty([[0, 0], [LID, 0]]);
+/// The stack without places.
+static EMPTY: Stopper = Stopper::new();
 
 /// The first part; null until the area is made.
 static AREA: AtomicPtr<Part> = AtomicPtr::new(ptr::null_mut());
 static MAKING: Lock<bool> = Lock::new(false);
 
 /// Makes the area, once. False where there are no restartable sequences, or no memory for it.
+///
+/// Whoever has an address of the area has it by way of `AREA`, so sections are ready when he calls one. Whoever has an object
+/// has a slab, whose making called this.
 pub(super) fn init() -> bool {
     if !AREA.load(Ordering::Acquire).is_null() {
         return true;
@@ -54,7 +55,11 @@ pub(super) fn init() -> bool {
         return !AREA.load(Ordering::Acquire).is_null();
     }
     *tried = true;
-    let Some(area) = os::map(nr_cpus() << SHIFT) else { return false };
+    let Some(area) = os::map(nr_cpus() << SHIFT) else {
+        // No CPU has a part: all sections give up.
+        objcg_rseq::init(0);
+        return false;
+    };
     let first = area.cast::<Part>();
     for cpu in CpuId::all() {
         // SAFETY: each CPU's part is inside the mapping.
@@ -63,22 +68,21 @@ pub(super) fn init() -> bool {
         let stacks = unsafe { &part.as_ref().stacks };
         stacks.iter().for_each(|stack| stack.store(empty(), Ordering::Relaxed));
     }
+    let registration = objcg_rseq::init(nr_cpus() as u32);
     // Release pairs with the Acquire of whoever asks for an address in it.
     AREA.store(first.as_ptr(), Ordering::Release);
-    // Sections run from here on: the area is complete.
-    objcg_rseq::init(nr_cpus() as u32) != Registration::Absent
-}
-
-/// Makes the area, and waits until whoever is making it is done: from then on it is known whether there are sections.
-pub(super) fn settle() {
-    init();
-    drop(MAKING.lock());
+    registration != Registration::Absent
 }
 
 /// What an empty stack's top word holds.
 #[inline]
 pub(crate) fn empty() -> usize {
-    (&raw const EMPTY.0).expose_provenance()
+    EMPTY.top()
+}
+
+/// By how many bytes the commit of a section has moved an empty stack's top; `None` if it is another stack's.
+pub(crate) fn drift(top: usize) -> Option<isize> {
+    EMPTY.drift(top)
 }
 
 fn part(cpu: CpuId) -> Option<&'static Part> {
@@ -122,17 +126,18 @@ impl Stacks {
         self.0.cast()
     }
 
-    /// Takes the top entry of this CPU's stack.
+    /// Takes the top entry of this CPU's stack. Without one the object is null, and the note points at ones.
     ///
-    /// The address is tested here: sections know only whether the CPU has a part, and a thread may have read it before the
-    /// area was made.
+    /// `None` if the stacks are null. That is tested here: sections know only whether the CPU has a part, and a thread may
+    /// have read the address before the area was made.
     #[inline(always)]
-    pub(crate) fn pop(self) -> Option<Entry> {
+    pub(crate) fn pop(self) -> Option<RawEntry> {
         if self.0.is_null() {
             return None;
         }
-        // SAFETY: the area has a stack of this number for each CPU; sheaves keep the rules (`slab::cpu_sheaves`).
-        unsafe { objcg_rseq::pop(PerCpu::<Stack, SHIFT>::new(self.0)) }
+        // SAFETY: the area has a stack of this number for each CPU; sheaves keep the rules (`slab::cpu_sheaves`), and their
+        // memory, the engine's, stays mapped.
+        Some(unsafe { objcg_rseq::pop_raw(PerCpu::<Stack, SHIFT>::new(self.0)) })
     }
 
     /// Puts an entry onto this CPU's stack, if there is room.

@@ -3,7 +3,7 @@
 //! Descriptors are type-stable: once committed they stay mapped and are only ever this type, so a `&'static Page` is
 //! always sound to hold. Every field is an atomic; which lock or owner makes a value meaningful is said per field.
 //! Only a run's first descriptor (its *head*) is complete; the others lead to it through `head`. But all pages of a slab
-//! have what a free needs: the cache, the owner vector, and how far they are from the slab's start.
+//! have what a free needs: the cache, the owner vector, and where the slab starts.
 
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -59,7 +59,7 @@ impl PageIdx {
     }
 }
 
-/// Sums to one cache line: 16 (kind, run) + 24 (slab pointers) + 12 (links) + 4 (owner) + 8 (slab counts and offset).
+/// Sums to one cache line: 16 (kind, run) + 24 (slab pointers) + 12 (links) + 4 (owner) + 8 (slab count and start).
 #[repr(C, align(64))]
 pub(crate) struct Page {
     /// Written under the page lock.
@@ -84,8 +84,8 @@ pub(crate) struct Page {
     pub(crate) free_bits: AtomicU64,
     /// Free objects of a slab. Under the cache's lock.
     pub(crate) nr_free: AtomicU32,
-    /// Bytes from the start of a slab to this page of it. Set with `cache`.
-    pub(crate) offset: AtomicU32,
+    /// The lower half of the address of a slab's start, in each of its pages. Set with `cache`.
+    pub(crate) start: AtomicU32,
     /// Links of the heap that the run is in. Under the lock of the heap's owner.
     pub(super) child: AtomicU32,
     pub(super) next: AtomicU32,

@@ -97,11 +97,11 @@ pub(crate) fn page_at(addr: usize) -> Option<&'static Page> {
     }
     // One descriptor of 64 bytes for each page of 4096.
     let descriptor_offset = (offset >> (PAGE_SHIFT - DESCRIPTOR_SHIFT)) & !(size_of::<Page>() - 1);
-    let descriptors = core::ptr::with_exposed_provenance::<Page>(REGION.vmemmap.load(Ordering::Relaxed));
-    // SAFETY: the offset is that of a committed page's descriptor.
-    let descriptor = unsafe { descriptors.byte_add(descriptor_offset) };
-    // SAFETY: as in `page`.
-    Some(unsafe { &*descriptor })
+    let vmemmap = REGION.vmemmap.load(Ordering::Relaxed) + descriptor_offset;
+    // SAFETY: a page is committed, so the descriptors are somewhere.
+    let descriptor = unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut::<Page>(vmemmap)) };
+    // SAFETY: as in `page`: the offset is that of a committed page's descriptor.
+    Some(unsafe { descriptor.as_ref() })
 }
 
 /// The end of the committed pages.
@@ -129,6 +129,29 @@ pub(crate) fn address(idx: PageIdx) -> NonNull<u8> {
     let address = unsafe { base.add((idx.0 as usize) << PAGE_SHIFT) };
     // SAFETY: which is not at address 0.
     unsafe { NonNull::new_unchecked(address) }
+}
+
+/// Of the pages whose descriptors fill whole pages of memory: those inside the run at `head`, without its first and its last
+/// page, and around the `nr_changed` pages at `changed`. Their first and their number, if there are any.
+pub(super) fn whole_descriptor_pages(
+    head: PageIdx,
+    nr_pages: u32,
+    changed: PageIdx,
+    nr_changed: u32,
+) -> Option<(PageIdx, u32)> {
+    let from = (head.0 + 1).max(changed.0 / COMMIT_PAGES * COMMIT_PAGES).next_multiple_of(COMMIT_PAGES);
+    let changed_end = (changed.0 + nr_changed).next_multiple_of(COMMIT_PAGES);
+    let to = (head.0 + nr_pages - 1).min(changed_end) / COMMIT_PAGES * COMMIT_PAGES;
+    (from < to).then(|| (PageIdx(from), to - from))
+}
+
+/// Gives the memory of descriptors back to the operating system; they are zero then. Of pages from
+/// [`whole_descriptor_pages`], in a run that nobody else can reach.
+pub(super) fn release_descriptors(first: PageIdx, nr_pages: u32) {
+    let Some(descriptors) = pointer(core::ptr::from_ref(page(first)).expose_provenance()) else { return };
+    // SAFETY: they fill whole pages of memory, zero is a valid descriptor, and all look-ups are of atomics. If the kernel
+    // refuses, they stay as they are.
+    let _released = unsafe { os::release(descriptors, nr_pages as usize * size_of::<Page>()) };
 }
 
 /// Gives the memory of a free run back to the operating system.

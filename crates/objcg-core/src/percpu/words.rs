@@ -35,7 +35,8 @@ use crate::sync::{AtomicU64, Ordering};
 /// ```
 ///
 /// # Invariants
-/// `first` is an allocation of 8 aligned bytes of this value's own. Its words are changed as the table of this module says.
+/// `first` is an allocation of 8 aligned bytes of this value's own. Its words are changed as the table of this module says;
+/// whether the process has sections was found out before it was made, so they may be called.
 pub struct Words {
     first: NonNull<u64>,
 }
@@ -52,7 +53,8 @@ impl Words {
     /// See [`AllocError`].
     pub fn new() -> Result<Words, AllocError> {
         let first = super::alloc(size_of::<u64>(), align_of::<u64>())?;
-        // INVARIANT: just allocated, and nobody else knows of it.
+        has_sections();
+        // INVARIANT: just allocated, and nobody else knows of it; it was just asked for sections.
         Ok(Words { first: first.cast() })
     }
 
@@ -64,8 +66,8 @@ impl Words {
     /// elsewhere. One section; or one atomic addition where there are no sections.
     #[inline(always)]
     pub fn add(&self, delta: i64) -> Sum {
-        // SAFETY: there is a word for each CPU below the count, by the type's invariant; it is changed by sections alone, since
-        // one that gets this far runs in a process that has them.
+        // SAFETY: by the type's invariant there is a word for each CPU below the count, and sections may be called; the words are
+        // changed by sections alone, since one that gets this far runs in a process that has them.
         match unsafe { objcg_rseq::add_overflowing(self.per_cpu(), delta) } {
             Sum::GaveUp => self.add_slow(delta),
             sum => sum,

@@ -6,20 +6,22 @@
 
 use crate::sync::Lock;
 
-/// Shelves for this many sheaves of either kind.
-pub(super) const MAX_SHEAVES: usize = if cfg!(loom) { 1 } else { 16 };
+/// Room for this many full sheaves.
+pub(super) const MAX_FULL: usize = if cfg!(loom) { 1 } else { 16 };
+/// Room for this many empty ones: they cost memory, and another is soon made.
+const MAX_EMPTY: usize = if cfg!(loom) { 1 } else { 2 };
 
 pub(crate) struct Barn<S> {
     shelves: Lock<Shelves<S>>,
 }
 
 struct Shelves<S> {
-    full: Stack<S>,
-    empty: Stack<S>,
+    full: Stack<S, MAX_FULL>,
+    empty: Stack<S, MAX_EMPTY>,
 }
 
-struct Stack<S> {
-    items: [Option<S>; MAX_SHEAVES],
+struct Stack<S, const N: usize> {
+    items: [Option<S>; N],
     len: usize,
 }
 
@@ -38,7 +40,7 @@ impl<S> Barn<S> {
     pub(super) fn trade_empty(&self, empty: S) -> Result<Traded<S>, S> {
         let mut shelves = self.shelves.lock();
         let Some(full) = shelves.full.pop() else { return Err(empty) };
-        let surplus = shelves.empty.push(empty, MAX_SHEAVES).err();
+        let surplus = shelves.empty.push(empty, MAX_EMPTY).err();
         Ok(Traded { sheaf: full, surplus })
     }
 
@@ -83,8 +85,8 @@ pub(super) struct Traded<S> {
     pub(super) surplus: Option<S>,
 }
 
-impl<S> Stack<S> {
-    const EMPTY: Stack<S> = Stack { items: [const { None }; MAX_SHEAVES], len: 0 };
+impl<S, const N: usize> Stack<S, N> {
+    const EMPTY: Stack<S, N> = Stack { items: [const { None }; N], len: 0 };
 
     fn push(&mut self, item: S, limit: usize) -> Result<(), S> {
         if self.len >= limit {

@@ -194,9 +194,9 @@ impl Cache {
 
     /// The number of the object at `offset` in its slab; `None` if none starts there.
     #[inline(always)]
-    pub(super) fn obj_idx(&self, offset: usize) -> Option<u32> {
+    pub(super) fn obj_idx(&self, offset: u32) -> Option<u32> {
         let reciprocal = self.reciprocal.load(Ordering::Relaxed);
-        let product = offset as u128 * u128::from(reciprocal);
+        let product = u128::from(offset) * u128::from(reciprocal);
         let idx = (product >> 64) as u32;
         // The fraction of a multiple is below the reciprocal, any other is not.
         ((product as u64) < reciprocal && idx < self.nr_objects()).then_some(idx)
@@ -259,9 +259,9 @@ mod tests {
             let size = class.size();
             let geometry = SlabGeometry::for_size(size);
             let cache = Cache::for_engine(size, geometry);
-            for offset in 0..geometry.pages as usize * 4096 {
-                let idx = (offset / size) as u32;
-                let starts = offset % size == 0 && idx < geometry.objects;
+            for offset in 0..geometry.pages * 4096 {
+                let idx = offset / size as u32;
+                let starts = offset % size as u32 == 0 && idx < geometry.objects;
                 assert_eq!(cache.obj_idx(offset), starts.then_some(idx), "size {size}, offset {offset}");
             }
         }

@@ -26,7 +26,7 @@ use core::ptr::NonNull;
 
 use super::cache::Cache;
 use super::sheaf::{FreeObject, OnStack, Sheaf};
-use super::{SlabObject, in_kind, meta};
+use super::{SlabObject, in_kind, meta, sheaf_size};
 use crate::cpu::{self, CpuId, Stacks, nr_cpus};
 use crate::hooks;
 use crate::report::die;
@@ -51,16 +51,32 @@ impl Cache {
     /// An object, charged to the current group; `None` if a limit refuses or without memory.
     #[inline]
     pub(crate) fn alloc(&'static self) -> Option<NonNull<u8>> {
-        match Cache::pop(self.stacks()) {
-            Some(object) => self.give(object),
-            None => self.alloc_slow(),
+        match Cache::alloc_from(self.stacks()) {
+            Ok(address) => Some(address),
+            Err(object) => self.alloc_rest(object),
         }
     }
 
-    /// Takes an object off this CPU's stack.
+    /// The top object of this CPU's stack, if it is the current group's already and nobody wrote to it since it was freed;
+    /// else the object, if there was one, for [`Cache::alloc_rest`].
     #[inline(always)]
-    pub(crate) fn pop(stacks: Stacks) -> Option<FreeObject> {
-        stacks.pop().map(FreeObject::of_entry)
+    pub(crate) fn alloc_from(stacks: Stacks) -> Result<NonNull<u8>, Option<FreeObject>> {
+        let object = FreeObject::of_owner(stacks.pop().ok_or(None)?, hooks::current())?;
+        if !SlabObject::is_marked(object.address) {
+            return Err(Some(object));
+        }
+        SlabObject::clear_mark(object.address);
+        Ok(object.address)
+    }
+
+    /// The rest of an allocation that [`Cache::alloc_from`] did not finish.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_rest(&'static self, object: Option<FreeObject>) -> Option<NonNull<u8>> {
+        match object {
+            Some(object) => self.hand_over(object),
+            None => self.alloc_slow(),
+        }
     }
 
     /// Gives an object back to its cache.
@@ -73,44 +89,24 @@ impl Cache {
         }
     }
 
-    /// Hands out an object that was taken out of a sheaf, if it is as it was when it was put there, and the current group's.
-    #[inline(always)]
-    pub(crate) fn hand_out(object: FreeObject) -> Option<NonNull<u8>> {
-        if object.owner() != hooks::current() || !SlabObject::is_marked(object.address) {
-            return None;
-        }
-        SlabObject::clear_mark(object.address);
-        Some(object.address)
-    }
-
-    /// Hands out an object that was taken out of a sheaf, whosever it is.
-    fn give(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
-        Cache::hand_out(object).or_else(|| self.hand_over(object))
-    }
-
-    /// Hands out an object that is another's, or nobody's, until now; aborts if it has lost its mark.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn hand_over(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
+    /// Hands out an object that was taken out of a sheaf, whosever it is; aborts if it has lost its mark.
+    fn hand_over(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
         if !SlabObject::is_marked(object.address) {
             die!("{:p}: freed twice, or written to after it was freed: {} bytes", object.address, self.size());
         }
-        let owner = match object.owner_word() {
-            // Nobody's, and the root's it shall be.
-            None if hooks::current() == 0 => None,
-            None => self.owner_word(&SlabObject::of(object.address)),
-            owner => owner,
-        };
-        let is_ours = match owner {
-            Some(owner) => hooks::change_owner(owner, self.price()),
-            None => hooks::current() == 0,
-        };
-        if !is_ours {
+        if object.owner() != hooks::current() && !self.change_owner(object) {
             self.take_back(object);
             return None;
         }
         SlabObject::clear_mark(object.address);
         Some(object.address)
+    }
+
+    /// Charges a free object to the current group instead of its owner; false if that was refused.
+    fn change_owner(&'static self, object: FreeObject) -> bool {
+        // Nobody's, and not the root's: its slab needs an owner vector now.
+        let owner = object.owner_word().or_else(|| self.owner_word(&SlabObject::of(object.address)));
+        owner.is_some_and(|owner| hooks::change_owner(owner, self.price()))
     }
 
     /// An object that could not be handed out is free again.
@@ -122,9 +118,7 @@ impl Cache {
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn alloc_slow(&'static self) -> Option<NonNull<u8>> {
+    fn alloc_slow(&'static self) -> Option<NonNull<u8>> {
         let object = loop {
             let Some(cpu) = cpu::this_cpu() else { return self.alloc_on(CpuId::current()) };
             let Some(slot) = self.slot(cpu) else { break self.take_one() };
@@ -137,7 +131,7 @@ impl Cache {
             pair.lay(stacks, cpu);
             break object;
         };
-        self.give(object?)
+        self.hand_over(object?)
     }
 
     #[cold]
@@ -172,7 +166,7 @@ impl Cache {
             Some(slot) => slot.0.lock().portably(|pair| pair.alloc(self)),
             None => self.take_one(),
         };
-        self.give(object?)
+        self.hand_over(object?)
     }
 
     /// The same as [`Cache::free`] through the sheaves of a given CPU, under their lock.
@@ -253,7 +247,11 @@ impl Cache {
             drop(pair);
             sheaves.into_iter().flatten().for_each(|sheaf| self.retire(sheaf));
         });
-        while let Some(sheaf) = self.barn.take_full().or_else(|| self.barn.take_empty()) {
+        while let Some(sheaf) = self.barn.take_full() {
+            sheaf_size::unshelve(self.nr_bytes(&sheaf));
+            self.retire(sheaf);
+        }
+        while let Some(sheaf) = self.barn.take_empty() {
             self.retire(sheaf);
         }
         self.trim_empty(keep);
@@ -333,19 +331,22 @@ impl Pair {
         if self.on_stack.is_none() {
             return;
         }
+        // Forbidden since the start, by a filter on system calls: the stack stays where it is.
+        if !cpu::fence(CpuId::current()) {
+            return;
+        }
         let word = stacks.top(cpu);
         loop {
             // SeqCst, before the fence: sections that start after it see the stopper.
             let top = word.swap(cpu::empty(), Ordering::SeqCst);
             if !cpu::fence(cpu) {
-                // Forbidden since the start, by a filter on system calls: the stack stays where it is. If the word is not the
-                // empty stack's any more, a section has put back what it needs.
-                let _back = word.compare_exchange(cpu::empty(), top, Ordering::Release, Ordering::Relaxed);
-                return;
+                die!("membarrier was forbidden while it was in use");
             }
-            // A section that began before the swap may have committed after it: then the stack is as it says, not empty.
-            if word.load(Ordering::Acquire) == cpu::empty() {
-                return self.took_down(top);
+            // A section that began before the swap may have committed after it. Either it has moved the stopper, as it would
+            // have moved the top, or it has written over it.
+            if let Some(drift) = cpu::drift(word.load(Ordering::Acquire)) {
+                word.store(cpu::empty(), Ordering::Relaxed);
+                return self.took_down(top.wrapping_add_signed(drift));
             }
         }
     }
@@ -391,6 +392,7 @@ impl Pair {
         let Some(empty) = empty else { return cache.take_one() };
         let main = match cache.barn.trade_empty(empty) {
             Ok(traded) => {
+                sheaf_size::unshelve(cache.nr_bytes(&traded.sheaf));
                 if let Some(surplus) = traded.surplus {
                     surplus.free();
                 }
@@ -425,7 +427,7 @@ impl Pair {
     fn make_room(&mut self, cache: &Cache) {
         let full = self.main.take();
         let full = if self.spare.is_none() { mem::replace(&mut self.spare, full) } else { full };
-        let empty = match full.map(|full| cache.barn.trade_full(full, cache.sheaf_size.barn_limit())) {
+        let empty = match full.map(|full| cache.shelve(full)) {
             None => cache.barn.take_empty(),
             Some(Ok(empty)) => empty,
             Some(Err(mut full)) => {
@@ -439,6 +441,24 @@ impl Pair {
 }
 
 impl Cache {
+    /// Puts a full sheaf into the barn, if it may wait there, for an empty one if there is one.
+    fn shelve(&self, full: Sheaf) -> Result<Option<Sheaf>, Sheaf> {
+        let nr_bytes = self.nr_bytes(&full);
+        if !sheaf_size::shelve(nr_bytes) {
+            return Err(full);
+        }
+        let traded = self.barn.trade_full(full, self.sheaf_size.barn_limit());
+        if traded.is_err() {
+            sheaf_size::unshelve(nr_bytes);
+        }
+        traded
+    }
+
+    /// Bytes of a sheaf's objects.
+    fn nr_bytes(&self, sheaf: &Sheaf) -> usize {
+        sheaf.nr_objects() as usize * self.size()
+    }
+
     fn new_sheaf(&self) -> Option<Sheaf> {
         Sheaf::new(self.sheaf_size.capacity())
     }

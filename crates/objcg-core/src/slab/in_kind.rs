@@ -2,12 +2,13 @@
 //! nothing if it is the one that had them. To that group they are stock, like the bytes in `memcg::stock`: already charged,
 //! ready to be used, and given back by a drain.
 
-use super::barn::MAX_SHEAVES;
 use super::cache::Cache;
 use super::sheaf::Sheaf;
+use super::sheaf_size::most_shelved;
 use super::{caches, typed_caches};
 use crate::cpu::nr_cpus;
 use crate::hooks;
+use crate::size_class::SMALLEST;
 
 /// Lets drains reach the sheaves.
 pub(super) fn init() {
@@ -22,7 +23,10 @@ fn discharge(top: u32) {
 
 /// The most bytes that free objects can keep charged to one group.
 pub(crate) fn bound() -> u64 {
-    caches().iter().chain(typed_caches()).map(Cache::in_kind_bound).sum()
+    let on_cpus: u64 = caches().iter().chain(typed_caches()).map(Cache::in_kind_bound).sum();
+    // What costs the most above its size is the smallest object.
+    let nr_bytes = most_shelved();
+    on_cpus + (nr_bytes + nr_bytes / SMALLEST * hooks::OWNER_BYTES) as u64
 }
 
 /// Which owners belong to a subtree; neighbours tend to have the same owner, so the last answer is kept.
@@ -69,9 +73,8 @@ impl Cache {
         hooks::discharge(words, self.price());
     }
 
-    /// Three sheaves a CPU, with that of threads without rseq, and the barn's.
+    /// Of three sheaves a CPU, with that of threads without rseq.
     fn in_kind_bound(&self) -> u64 {
-        let nr_sheaves = 3 * nr_cpus() + MAX_SHEAVES;
-        nr_sheaves as u64 * u64::from(self.sheaf_size.largest()) * self.price()
+        3 * nr_cpus() as u64 * u64::from(self.sheaf_size.largest()) * self.price()
     }
 }

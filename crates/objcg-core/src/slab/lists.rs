@@ -12,7 +12,6 @@ use super::obj_exts::{self, OwnerVector};
 use super::sheaf::{FreeObject, Sheaf};
 use super::{SlabObject, free_bits, meta};
 use crate::hooks;
-use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, Page, PageIdx, PageKind, Run, RunHeap, page};
 use crate::report::die;
 use crate::sync::{AtomicU32, Ordering};
@@ -155,8 +154,8 @@ impl Cache {
             return None;
         }
         page_alloc::mark_tails(&run);
-        for (nth, page) in run.pages().enumerate() {
-            page.offset.store((nth * PAGE_SIZE) as u32, Ordering::Relaxed);
+        for page in run.pages() {
+            page.start.store(run.address().addr().get() as u32, Ordering::Relaxed);
             page.obj_exts.store(OwnerVector::nobodys().as_ptr(), Ordering::Relaxed);
             page.cache.store(self.as_page_field(), Ordering::Relaxed);
         }

@@ -24,7 +24,7 @@ const fn caches() -> [Cache; NR_CLASSES] {
     let mut index = 0;
     while index < NR_CLASSES {
         let size = SizeClass::from_index(index).size();
-        let geometry = SlabGeometry::with_max_objects(size, INLINE_OBJECTS);
+        let geometry = SlabGeometry::for_engine(size, INLINE_OBJECTS);
         caches[index] = Cache::for_engine(size, geometry);
         index += 1;
     }

@@ -10,7 +10,7 @@
 //!
 //! | place | first word | second word |
 //! |---|---|---|
-//! | header | 0: the bottom | how many objects, how many fit |
+//! | header | 1: the bottom | how many objects, how many fit |
 //! | 1 … capacity | an object's address | the address of its owner word |
 //! | lid | 1 | |
 
@@ -18,11 +18,11 @@
 
 use core::ptr::NonNull;
 
-use objcg_rseq::LID;
+use objcg_rseq::END;
 
 use super::meta;
 use super::obj_exts::{self, OwnerVector};
-use crate::cpu::Entry;
+use crate::cpu::{Entry, RawEntry};
 use crate::sync::{AtomicU32, Ordering};
 
 /// A free object on its way: where it is, and the word that says to whom it is still charged.
@@ -61,6 +61,20 @@ impl FreeObject {
         Entry { object: self.address, note: core::ptr::from_ref(self.owner).cast_mut().cast() }
     }
 
+    /// Of what was popped off a stack, if it is an object of that vessel; else the object, if it was any.
+    #[inline(always)]
+    pub(super) fn of_owner(popped: RawEntry, vessel: u32) -> Result<FreeObject, Option<FreeObject>> {
+        let RawEntry { object, note } = popped;
+        // SAFETY: the note is an entry's or `NO_NOTE`'s address: words both. An owner vector stays as long as its slab, which
+        // the object keeps.
+        let owner: &AtomicU32 = unsafe { &*note.cast_const().cast() };
+        if owner.load(Ordering::Relaxed) != vessel {
+            return Err(NonNull::new(object).map(|address| FreeObject { address, owner }));
+        }
+        // SAFETY: no vessel has the number that all ones are, so there was an entry, and entries have objects.
+        Ok(FreeObject { address: unsafe { NonNull::new_unchecked(object) }, owner })
+    }
+
     #[inline(always)]
     pub(super) fn of_entry(entry: Entry) -> FreeObject {
         // SAFETY: entries are made by `entry` only; an owner vector stays as long as its slab, which this object keeps.
@@ -81,7 +95,7 @@ const _: () = assert!(size_of::<Header>() == PLACE_BYTES);
 /// An owned sheaf.
 ///
 /// # Invariants
-/// Points to a `Header` with `bottom` 0, followed by `capacity` places, of which the first `nr_objects` are set, and a lid;
+/// Points to a `Header` with `bottom` [`END`], followed by `capacity` places, of which the first `nr_objects` are set, and a lid;
 /// `nr_objects ≤ capacity`. Nobody else refers to it.
 pub(crate) struct Sheaf(NonNull<Header>);
 
@@ -101,11 +115,11 @@ impl Sheaf {
     pub(super) fn new(capacity: u32) -> Option<Sheaf> {
         let header = meta::alloc(nr_bytes(capacity))?.cast::<Header>();
         // SAFETY: the memory is new, aligned to 8 and large enough for the header.
-        unsafe { header.write(Header { bottom: 0, nr_objects: 0, capacity }) };
+        unsafe { header.write(Header { bottom: END, nr_objects: 0, capacity }) };
         // INVARIANT: the allocation has room for the header, `capacity` places and the lid.
         let sheaf = Sheaf(header);
         // SAFETY: the lid's place is inside the allocation.
-        unsafe { sheaf.place(capacity + 1).cast::<usize>().write(LID) };
+        unsafe { sheaf.place(capacity + 1).cast::<usize>().write(END) };
         Some(sheaf)
     }
 

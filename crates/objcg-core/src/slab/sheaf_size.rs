@@ -7,29 +7,38 @@
 //!
 //! | | objects | bytes |
 //! |---|---|---|
-//! | first size | 2 … 60 | 4 KiB |
-//! | largest | 4 … 256 | 64 KiB |
+//! | first size | 2 … 62 | 4 KiB |
+//! | largest | 4 … 254 | 64 KiB |
 //! | smallest, while slabs stand empty | 2 … 4 | 4 KiB |
 //!
-//! All that grew share [`EXTRA_BYTES`]; when it is used up, all start again.
+//! With bottom and lid, 62 and 254 objects make sheaves of 1 and 4 KiB. All that grew share [`EXTRA_BYTES`]; when it is used up,
+//! all start again.
 
-use super::barn::MAX_SHEAVES;
+use super::barn::MAX_FULL;
+use crate::page_alloc;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 const FIRST_BYTES: usize = 4 << 10;
-const FIRST_OBJECTS: (usize, usize) = (2, 60);
+const FIRST_OBJECTS: (usize, usize) = (2, 62);
 const LARGEST_BYTES: usize = 64 << 10;
-const LARGEST_OBJECTS: (usize, usize) = (4, 256);
+const LARGEST_OBJECTS: (usize, usize) = (4, 254);
 const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// Bytes by which all sheaf sizes together may exceed the first ones.
 const EXTRA_BYTES: usize = 1 << 20;
+/// Bytes of objects that may wait in all barns together: this, and a share of the pages in use.
+const SHELVED_BYTES: usize = 2 << 20;
+const SHELVED_SHARE: usize = 32;
 /// Slabs with fewer than one object in this many places stand nearly empty. The second is for caches whose objects came back
 /// every time that their sheaves were emptied.
 const EMPTY_SHARE: (u32, u32) = (4, 256);
+/// Slabs that a cache had before count for one place in this many.
+const PEAK_SHARE: u64 = 4;
 /// Fewer bytes of slabs are not worth a look.
 const MIN_SLAB_BYTES: u64 = 64 << 10;
 
+/// Bytes of objects in all barns.
+static SHELVED: AtomicUsize = AtomicUsize::new(0);
 /// Bytes by which sheaf sizes exceed the first ones, and how often they were all reset.
 static EXTRA: AtomicUsize = AtomicUsize::new(0);
 static RESETS: AtomicU32 = AtomicU32::new(0);
@@ -51,6 +60,10 @@ pub(super) struct SheafSize {
     look_at: AtomicU64,
     /// See [`EMPTY_SHARE`].
     empty_share: AtomicU32,
+    /// The capacity before sheaves were emptied.
+    before: AtomicU32,
+    /// The most places since then.
+    peak: AtomicU64,
 }
 
 impl SheafSize {
@@ -62,6 +75,8 @@ impl SheafSize {
         reset: AtomicU32::new(0),
         look_at: AtomicU64::new(u64::MAX),
         empty_share: AtomicU32::new(EMPTY_SHARE.0),
+        before: AtomicU32::new(0),
+        peak: AtomicU64::new(0),
     };
 
     pub(super) const fn for_objects(size: usize) -> SheafSize {
@@ -75,6 +90,7 @@ impl SheafSize {
         self.last_move.store(NEITHER, Ordering::Relaxed);
         self.look_at.store(u64::MAX, Ordering::Relaxed);
         self.empty_share.store(EMPTY_SHARE.0, Ordering::Relaxed);
+        self.peak.store(0, Ordering::Relaxed);
     }
 
     /// Objects of a new sheaf; 0 without sheaves.
@@ -89,18 +105,20 @@ impl SheafSize {
 
     /// Full sheaves that may wait in the barn: none while slabs stand empty.
     pub(super) fn barn_limit(&self) -> usize {
-        if self.look_at.load(Ordering::Relaxed) == u64::MAX { MAX_SHEAVES } else { 0 }
+        if self.look_at.load(Ordering::Relaxed) == u64::MAX { MAX_FULL } else { 0 }
     }
 
     /// Objects are about to come from the slabs.
     pub(super) fn note_take(&self) {
-        if self.last_move.swap(FROM_SLABS, Ordering::Relaxed) == TO_SLABS {
-            self.grow();
-        }
         if self.look_at.swap(u64::MAX, Ordering::Relaxed) != u64::MAX {
-            // Sheaves were emptied, and now objects are wanted again.
+            // Sheaves were emptied, and now objects are wanted again: as if it had not been done, and less readily next time.
+            self.capacity.store(self.before.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.peak.store(0, Ordering::Relaxed);
             let share = self.empty_share.load(Ordering::Relaxed);
             self.empty_share.store((2 * share).min(EMPTY_SHARE.1), Ordering::Relaxed);
+        }
+        if self.last_move.swap(FROM_SLABS, Ordering::Relaxed) == TO_SLABS {
+            self.grow();
         }
     }
 
@@ -128,21 +146,49 @@ impl SheafSize {
     }
 
     /// Whether slabs with room for `nr_places` objects stand nearly empty with `nr_taken` of them, which are in use or in
-    /// sheaves; true once for each halving of those taken. The sheaves are smallest then.
+    /// sheaves, or most slabs of a while ago are gone; true once for each halving of those taken. The sheaves are smallest then.
     pub(super) fn is_holding_slabs(&self, nr_taken: u64, nr_places: u64) -> bool {
         let share = u64::from(self.empty_share.load(Ordering::Relaxed));
         let size = self.size.load(Ordering::Relaxed);
-        if nr_taken * share >= nr_places
+        let peak = self.peak.load(Ordering::Relaxed);
+        if nr_places > peak {
+            self.peak.store(nr_places, Ordering::Relaxed);
+        }
+        if nr_taken * share >= nr_places.max(peak / PEAK_SHARE)
             || nr_places * u64::from(size) < MIN_SLAB_BYTES
             || nr_taken > self.look_at.load(Ordering::Relaxed)
         {
             return false;
         }
-        self.look_at.store(nr_taken / 2, Ordering::Relaxed);
-        self.last_move.store(NEITHER, Ordering::Relaxed);
-        self.capacity.store(smallest(size as usize), Ordering::Relaxed);
+        let capacity = self.capacity.swap(smallest(size as usize), Ordering::Relaxed);
+        if self.look_at.swap(nr_taken / 2, Ordering::Relaxed) == u64::MAX {
+            self.before.store(capacity, Ordering::Relaxed);
+        }
         true
     }
+}
+
+/// Whether objects of that many bytes may wait in a barn; they count as waiting from then on.
+pub(super) fn shelve(nr_bytes: usize) -> bool {
+    if SHELVED.fetch_add(nr_bytes, Ordering::Relaxed) + nr_bytes > shelved_bound() {
+        unshelve(nr_bytes);
+        return false;
+    }
+    true
+}
+
+/// They do not wait any more.
+pub(super) fn unshelve(nr_bytes: usize) {
+    SHELVED.fetch_sub(nr_bytes, Ordering::Relaxed);
+}
+
+fn shelved_bound() -> usize {
+    SHELVED_BYTES + page_alloc::used_bytes() / SHELVED_SHARE
+}
+
+/// The most bytes that wait in all barns: what may wait now, or more if it came when more pages were in use.
+pub(super) fn most_shelved() -> usize {
+    shelved_bound().max(SHELVED.load(Ordering::Relaxed))
 }
 
 const fn first(size: usize) -> u32 {

@@ -6,7 +6,7 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use super::{
-    Entry, LID, PerCpu, Stack, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push,
+    END, Entry, PerCpu, Stack, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push,
     push_many,
 };
 use crate::arch;
@@ -40,7 +40,8 @@ fn parts() -> *mut Part {
     };
     let parts = Box::leak(Box::new([part(0), part(1)]));
     for part in parts.iter_mut() {
-        part.places[NR_PLACES + 1] = [LID, 0];
+        part.places[0] = [END, 0];
+        part.places[NR_PLACES + 1] = [END, 0];
         part.stack = part.places.as_mut_ptr();
     }
     parts.as_mut_ptr()

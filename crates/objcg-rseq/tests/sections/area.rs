@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
-use objcg_rseq::{Entry, LID, PerCpu, Registration, Stack, Sum, TaggedWord};
+use objcg_rseq::{END, Entry, PerCpu, Registration, Stack, Stopper, Sum, TaggedWord};
 
 pub(crate) const SHIFT: u32 = 14;
 /// Places of each stack: all entries of a test fit one CPU's.
@@ -24,7 +24,7 @@ pub(crate) struct Part {
     pub(crate) words: [TaggedWord; 2],
     pub(crate) guard: u32,
     /// Not of this area's stack: the empty one, to take the stack away with.
-    pub(crate) stopper: [[usize; 2]; 2],
+    pub(crate) stopper: Stopper,
     pub(crate) places: [[usize; 2]; NR_PLACES + 2],
 }
 
@@ -85,8 +85,9 @@ impl Area {
         for cpu in 0..nr_cpus() {
             // SAFETY: zeroes are a valid part, and nobody else knows of it.
             let part = unsafe { &mut *area.part(cpu) };
-            part.stopper[1][0] = LID;
-            part.places[NR_PLACES + 1][0] = LID;
+            part.stopper = Stopper::new();
+            part.places[0][0] = END;
+            part.places[NR_PLACES + 1][0] = END;
             part.stack = part.places.as_mut_ptr();
             part.words = TAGS.map(|tag| TaggedWord { word: u64::from(tag) << 32 | u64::from(LIMIT / 2), limit: LIMIT });
         }
@@ -160,9 +161,14 @@ impl Area {
     }
 
     /// An empty stack without places.
-    pub(crate) fn stopper(self, cpu: u32) -> Stack {
-        // SAFETY: within the area.
-        unsafe { &raw mut (*self.part(cpu)).stopper[0] }
+    pub(crate) fn stopper(self, cpu: u32) -> &'static Stopper {
+        // SAFETY: within the area, which is never freed; nobody changes it.
+        unsafe { &(*self.part(cpu)).stopper }
+    }
+
+    /// What stands for that stack's top.
+    pub(crate) fn stopper_top(self, cpu: u32) -> Stack {
+        ptr::with_exposed_provenance_mut(self.stopper(cpu).top())
     }
 
     /// The sum of all CPUs' counters; nobody uses them any more.
@@ -204,7 +210,10 @@ impl Area {
         loop {
             // SAFETY: the top points into the places of a part, and the bottom ends the loop.
             let [object, note] = unsafe { top.read() };
-            let Some(object) = NonNull::new(ptr::without_provenance_mut(object)) else { return (top, numbers) };
+            if object == END {
+                return (top, numbers);
+            }
+            let object = NonNull::new(ptr::without_provenance_mut(object)).expect("objects are not at 0");
             numbers.push(number(Entry { object, note: ptr::without_provenance_mut(note) }));
             top = top.wrapping_sub(1);
         }

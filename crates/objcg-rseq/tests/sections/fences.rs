@@ -21,14 +21,16 @@ fn takes(thread: usize, round: usize) -> bool {
     thread < NR_TAKERS && round.is_multiple_of(NR_ROUNDS_BETWEEN_TAKES)
 }
 
-/// Takes the stack away: sections find the stopper. A commit of a section that began before may replace it, so try again.
+/// Takes the stack away: sections find the stopper. A commit of a section that began before may move it, or replace it; then
+/// try again.
 fn take(area: Area, cpu: u32) -> Stack {
-    let (top, stopper) = (area.top(cpu), area.stopper(cpu));
+    let (top, stopper, stopper_top) = (area.top(cpu), area.stopper(cpu), area.stopper_top(cpu));
     loop {
-        let taken = top.swap(stopper, Ordering::AcqRel);
+        let taken = top.swap(stopper_top, Ordering::AcqRel);
         assert!(objcg_rseq::fence(cpu));
-        if top.load(Ordering::Acquire) == stopper {
-            return taken;
+        if let Some(drift) = stopper.drift(top.load(Ordering::Acquire).addr()) {
+            top.store(stopper_top, Ordering::Relaxed);
+            return taken.wrapping_byte_offset(drift);
         }
     }
 }

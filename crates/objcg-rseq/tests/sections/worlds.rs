@@ -14,7 +14,7 @@ fn all_give_up(area: Area) {
     assert!(!area.push(entry(0)));
     assert_eq!(area.pop(), None);
     assert!(!area.compare_add(0, 1));
-    assert_eq!(area.exchange_top(0, area.stopper(0)), None);
+    assert_eq!(area.exchange_top(0, area.stopper_top(0)), None);
     assert_eq!(area.count(), 0);
     assert!(area.drain_all().is_empty());
 }
@@ -34,10 +34,10 @@ fn in_a_thread(work: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn all_give_up_before_init() {
-    in_child("worlds::all_give_up_before_init", &[], || {
+fn nothing_is_registered_before_init() {
+    in_child("worlds::nothing_is_registered_before_init", &[], || {
         let area = Area::without_init();
-        all_give_up(area);
+        assert_eq!(current_cpu(), None);
         assert_eq!(registration(), Registration::Absent);
         assert!(!register_thread());
         assert!(!objcg_rseq::fence(0), "the kernel was not asked for it");
