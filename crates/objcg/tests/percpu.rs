@@ -292,15 +292,15 @@ fn approximations_keep_their_bound_while_threads_add() {
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..NR_ADDS {
-                nr_begun.fetch_add(1, Ordering::SeqCst);
+                nr_begun.fetch_add(1, Ordering::AcqRel);
                 counter.add(1);
-                nr_done.fetch_add(1, Ordering::SeqCst);
+                nr_done.fetch_add(1, Ordering::AcqRel);
             }
         });
-        while nr_done.load(Ordering::SeqCst) < NR_ADDS {
-            let least = nr_done.load(Ordering::SeqCst);
+        while nr_done.load(Ordering::Acquire) < NR_ADDS {
+            let least = nr_done.load(Ordering::Acquire);
             let found = counter.approximate();
-            let most = nr_begun.load(Ordering::SeqCst);
+            let most = nr_begun.load(Ordering::Acquire);
             // One thread adds: it may be about to add the two batches that a word has lost.
             let bound = counter.bound() as i64 + 2048;
             assert!(found >= least - bound && found <= most + bound, "{least} {found} {most}");

@@ -14,6 +14,8 @@
 //! its end, a CPU whose number is above the count. On a CPU that was plugged in beyond the count, the second way shares the
 //! word of a lower number, which atomic instructions allow.
 
+#![expect(unsafe_code, reason = "hands addresses of per-CPU memory to restartable sequences")]
+
 use core::ptr::NonNull;
 
 use objcg_rseq::PerCpu;
