@@ -1,8 +1,9 @@
 //! A number of each CPU, changed by the threads that run there.
 //!
-//! Two ways of changing a word do not mix: a section's commit is a plain store, which can undo an atomic instruction that came
-//! between its load and its store, by another thread on the same CPU. So the words belong to one way for the whole life of the
-//! process (`cpu::has_sections`, decided before the first change of any word):
+//! Two ways of changing a word do not mix. A section's commit is no atomic instruction: it can undo one that came between its
+//! load and its store, by a thread that had looked at its CPU's number and was then moved, by one whose CPU's number is above
+//! the count and which shares another's word, or, where a commit is more than one instruction, by any thread of the same CPU. So
+//! the words belong to one way for the whole life of the process (`cpu::has_sections`, decided before the first word is made):
 //!
 //! | the process | its words are changed by | a thread without registration |
 //! |---|---|---|
