@@ -46,6 +46,8 @@ struct Block {
     used_to: u16,
     /// Whether owner words of this block may be other than 0.
     has_owners: bool,
+    /// Whether its pages are being given back: all is taken, nothing allocated.
+    is_held: bool,
 }
 
 /// By how much an allocation or free has changed what is populated, idle, and has owners, in blocks.
@@ -63,8 +65,13 @@ impl Chunk {
     /// Makes the chunk: nothing is taken. The maps are zero already.
     pub(super) fn make(&mut self) {
         for block in &mut self.blocks {
-            *block =
-                Block { nr_free: BLOCK_GRANULES as u16, contig: BLOCK_GRANULES as u16, used_to: 0, has_owners: false };
+            *block = Block {
+                nr_free: BLOCK_GRANULES as u16,
+                contig: BLOCK_GRANULES as u16,
+                used_to: 0,
+                has_owners: false,
+                is_held: false,
+            };
         }
         (self.nr_free, self.contig, self.first_free, self.nr_idle) = (NR_GRANULES as u32, NR_GRANULES as u32, 0, 0);
     }
@@ -183,7 +190,7 @@ impl Chunk {
 
     /// Ends the allocation that starts at a granule; returns its granules, or `None` if none starts there.
     pub(super) fn free(&mut self, start: usize, change: &mut Change) -> Option<Range<usize>> {
-        if !self.starts.get(start) {
+        if !self.starts.get(start) || self.blocks[start / BLOCK_GRANULES].is_held {
             return None;
         }
         let granules = self.allocation(start);
@@ -203,8 +210,9 @@ impl Chunk {
         start..self.taken.next_clear_or_set_in(&self.starts, start + 1, NR_GRANULES)
     }
 
-    pub(super) fn is_taken(&self, granule: usize) -> bool {
-        self.taken.get(granule)
+    /// Whether a granule belongs to an allocation.
+    pub(super) fn is_allocated(&self, granule: usize) -> bool {
+        self.taken.get(granule) && !self.blocks[granule / BLOCK_GRANULES].is_held
     }
 
     /// Whether the owner word of an allocation that starts at a granule may be other than 0.
@@ -214,7 +222,7 @@ impl Chunk {
 
     /// The allocations that may have owners.
     pub(super) fn allocations(&self) -> impl Iterator<Item = Range<usize>> {
-        let with_owners = (0..NR_BLOCKS).filter(|block| self.blocks[*block].has_owners);
+        let with_owners = (0..NR_BLOCKS).filter(|block| self.blocks[*block].has_owners && !self.blocks[*block].is_held);
         with_owners.flat_map(move |block| {
             let next = move |at| Some(self.starts.next_set(at, end_of(block))).filter(|start| *start < end_of(block));
             core::iter::successors(next(block * BLOCK_GRANULES), move |start| next(start + 1))
@@ -230,13 +238,18 @@ impl Chunk {
         let blocks = first..first + nr_idle;
         self.nr_idle -= nr_idle as u32;
         self.take(granules_of(&blocks));
+        // Here ends what is allocated before.
+        self.starts.set(first * BLOCK_GRANULES);
+        self.blocks[blocks.clone()].iter_mut().for_each(|block| block.is_held = true);
         Some(blocks)
     }
 
     /// Gives blocks back that [`Chunk::hold_idle`] took. `are_zero`: their pages hold no memory any more.
     pub(super) fn put_idle(&mut self, blocks: IdleBlocks, are_zero: bool, change: &mut Change) {
+        self.starts.clear(blocks.start * BLOCK_GRANULES);
         self.give(granules_of(&blocks));
         for block in &mut self.blocks[blocks] {
+            block.is_held = false;
             if are_zero {
                 change.nr_populated -= 1;
                 change.nr_with_owners -= i32::from(block.has_owners);

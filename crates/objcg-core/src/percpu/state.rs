@@ -143,7 +143,7 @@ impl State {
         let chunk = region.chunk(idx);
         let has_owner = chunk.has_owner(start);
         let Some(granules) = chunk.free(start, &mut change) else {
-            return Err(if chunk.is_taken(start) { Stranger::Inside } else { Stranger::Free });
+            return Err(if chunk.is_allocated(start) { Stranger::Inside } else { Stranger::Free });
         };
         // Owner words of free granules are 0: a later allocation may have no owner.
         let owner = if has_owner { region.owners(idx)[start].swap(0, Ordering::Relaxed) } else { 0 };

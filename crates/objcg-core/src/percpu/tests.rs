@@ -267,6 +267,28 @@ fn emptied_pages_go_back_past_a_bound_and_read_as_zero() {
 }
 
 #[test]
+fn pages_on_their_way_back_are_nobodys() {
+    let percpu = Percpu::of_width(2);
+    let [before, gone, behind] = [(); 3].map(|()| alloc(&percpu, PAGE_SIZE, PAGE_SIZE));
+    gone.fill(1, 7);
+    free(&percpu, &gone);
+    let held = percpu.lock().hold_idle().expect("an idle page");
+    // The neighbour ends where it ended, another allocation goes elsewhere, and a second free is found out.
+    free(&percpu, &before);
+    let other = alloc(&percpu, 2 * PAGE_SIZE, 1);
+    assert_eq!(percpu.lock().find(other.address).map(|place| place.offset), Some(3 * PAGE_SIZE));
+    assert_eq!(percpu.lock().free(gone.address.as_ptr() as usize).err(), Some(Stranger::Free));
+    assert!(held.release());
+    percpu.lock().put_idle(held, true);
+    percpu.lock().check();
+    let again = alloc(&percpu, 2 * PAGE_SIZE, 1);
+    assert_eq!(again.address, before.address);
+    assert!(again.holds(1, 0));
+    [behind, other, again].iter().for_each(|allocation| free(&percpu, allocation));
+    assert_empty(&percpu);
+}
+
+#[test]
 fn a_search_that_a_bound_misled_corrects_it() {
     let percpu = Percpu::of_width(1);
     let granules: Vec<_> = (0..NR_GRANULES).map(|_| alloc(&percpu, GRANULE_BYTES, 1)).collect();
@@ -350,7 +372,7 @@ fn i8_memory_that_the_system_refused_leaves_no_trace() {
 #[test]
 fn threads_allocate_free_and_release_side_by_side() {
     const NR_THREADS: usize = 4;
-    const NR_ROUNDS: usize = 4_000;
+    const NR_ROUNDS: usize = 10_000;
     let percpu = &Percpu::of_width(2);
     let mut random = Random::from_environment();
     let seeds: Vec<_> = (0..NR_THREADS).map(|_| random.below(usize::MAX >> 40) as u64).collect();
@@ -373,7 +395,7 @@ fn threads_allocate_free_and_release_side_by_side() {
                         assert!((0..2).all(|unit| allocation.holds(unit, tag)));
                         free(percpu, &allocation);
                     }
-                    if round % 200 == 0 {
+                    if round % 50 == 0 {
                         percpu.release_down_to(0);
                     }
                 }
