@@ -9,12 +9,15 @@ use crate::format::{bytes, count, nanoseconds, percent, seconds, signed_bytes};
 
 type Figure = (&'static str, fn(&ControllerReport, &TraceReport) -> String);
 
-const FIGURES: [Figure; 11] = [
+const FIGURES: [Figure; 14] = [
     ("live objects", |c, _| bytes(c.live_bytes)),
     ("slab pages held", |c, _| bytes(c.slab_bytes)),
     ("owner vectors", |c, _| bytes(c.owner_bytes)),
     ("utilisation", |c, _| percent(c.utilization)),
     ("  owner vectors left out", |c, _| percent(c.slab_utilization)),
+    ("per-CPU memory", |c, _| bytes(c.percpu_bytes)),
+    ("  charged, with owners", |c, _| bytes(c.percpu_charged_bytes)),
+    ("  charged to nobody", |c, _| bytes(c.percpu_uncharged_bytes)),
     ("slab caches", |c, _| count(c.caches)),
     ("groups pinned at the end", |c, t| format!("{} of {}", count(c.groups_pinned), count(t.deleted))),
     ("resident set grew by", |c, _| signed_bytes(c.rss_bytes)),
@@ -27,6 +30,7 @@ const FIGURES: [Figure; 11] = [
 const WORDS: &str = "\
 Utilisation: live objects / (slab pages + owner vectors).
 Owner vector: says of each object of a slab which group it is charged to.
+Per-CPU memory: the same place for each CPU, a little on each of many pages.
 Pinned: a deleted group that memory left behind keeps from going.
 ";
 
@@ -93,7 +97,6 @@ fn footing(report: &TraceReport) -> String {
     }
     let left_out = &report.not_replayed;
     let reasons = [
-        (left_out.percpu_events, "per-CPU events (the engine has no per-CPU memory yet)"),
         (left_out.large_events, "kmalloc-large events (whole pages, no slab)"),
         (left_out.uncharged_events, "events of uncharged objects (--scope all has them)"),
     ];

@@ -11,12 +11,13 @@ use std::process::Command;
 
 use cli::{REPOSITORY, Scene, objcg_in, printed};
 use serde_json::Value;
+use trace_file::{TraceFile, alloc, create, percpu_alloc, percpu_free};
 
 const TINY: [&str; 4] = ["compare", "tiny.parquet", "--sheaves", "off"];
 /// The fields of the issue.
 const OF_TRACE: [&str; 9] =
     ["trace", "events", "groups", "deleted", "scope", "geometry", "sheaves", "controllers", "saving_vs_cache_level"];
-const OF_CONTROLLER: [&str; 10] = [
+const OF_CONTROLLER: [&str; 13] = [
     "controller",
     "live_bytes",
     "slab_bytes",
@@ -27,6 +28,9 @@ const OF_CONTROLLER: [&str; 10] = [
     "ns_per_op",
     "create_ns",
     "delete_ns",
+    "percpu_bytes",
+    "percpu_charged_bytes",
+    "percpu_uncharged_bytes",
 ];
 /// What the lab adds to them.
 const MORE_OF_TRACE: [&str; 3] = ["file", "peak", "not_replayed"];
@@ -81,6 +85,23 @@ fn json_has_sane_values() {
         assert!(column(trace, time).iter().all(|value| value.as_f64().is_some_and(|ns| ns > 0.0)), "{time}");
     }
     assert!(column(trace, "rss_bytes").iter().all(|value| value.is_i64()));
+}
+
+#[test]
+fn percpu_memory_is_charged_by_object_level_alone() {
+    let scene = Scene::new();
+    let rows = [create(1), percpu_alloc(1, 1, 40), alloc(2, 1, "four"), percpu_free(1, 1, 40)];
+    TraceFile::of(rows).write(scene.directory(), "percpu.parquet");
+    let report: Value = serde_json::from_str(&scene.printed(&["compare", "percpu.parquet", "--json"])).unwrap();
+    let trace = &report["traces"][0];
+    let on_all_cpus = column(trace, "percpu_bytes")[0].as_u64().expect("a count");
+    assert!(on_all_cpus >= 40 && on_all_cpus.is_multiple_of(40), "{on_all_cpus}");
+    assert_eq!(column(trace, "percpu_bytes"), [on_all_cpus; 3]);
+    assert_eq!(column(trace, "percpu_charged_bytes"), [0, 0, on_all_cpus + 4]);
+    assert_eq!(column(trace, "percpu_uncharged_bytes"), [on_all_cpus, on_all_cpus, 0]);
+    let text = scene.printed(&["compare", "percpu.parquet"]);
+    let line = text.lines().find(|line| line.contains("charged to nobody")).expect("a line of the table");
+    assert!(line.ends_with(" 0 B"), "{line}");
 }
 
 #[test]

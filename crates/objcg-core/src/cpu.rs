@@ -30,10 +30,12 @@ pub(crate) const MAX_CPUS: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuId(u32);
 
+/// 0 until somebody has asked.
+static NR_CPUS: AtomicUsize = AtomicUsize::new(0);
+
 /// The number of CPUs that have slots: those that the kernel says may ever come up.
 #[must_use]
 pub fn nr_cpus() -> usize {
-    static NR_CPUS: AtomicUsize = AtomicUsize::new(0);
     // Relaxed: every thread that finds 0 computes the same number.
     match NR_CPUS.load(Ordering::Relaxed) {
         0 => {
@@ -45,12 +47,22 @@ pub fn nr_cpus() -> usize {
     }
 }
 
+/// Has the engine behave as on a machine with `number` possible CPUs (at most 1024), whatever the kernel says: for
+/// measurements, as the kernel's `possible_cpus=`. False once the number has been asked for: what was made for it stays.
+pub fn set_nr_cpus(number: usize) -> bool {
+    // Relaxed: as in `nr_cpus`.
+    NR_CPUS.compare_exchange(0, number.clamp(1, MAX_CPUS), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
 impl CpuId {
     /// The CPU that this thread runs on at this moment.
     #[inline]
     #[must_use]
     pub fn current() -> CpuId {
-        CpuId::fold(os::current_cpu())
+        match objcg_rseq::current_cpu() {
+            Some(cpu) => CpuId(cpu),
+            None => CpuId::fold(os::current_cpu()),
+        }
     }
 
     /// CPU `number` modulo [`nr_cpus`], for numbers that come from elsewhere: a trace of a wider machine, a CPU that was
@@ -65,7 +77,7 @@ impl CpuId {
     }
 
     /// All CPUs, ascending.
-    pub(crate) fn all() -> impl Iterator<Item = CpuId> {
+    pub fn all() -> impl Iterator<Item = CpuId> {
         (0..nr_cpus() as u32).map(CpuId)
     }
 
@@ -96,6 +108,25 @@ fn this_cpu_slow() -> Option<CpuId> {
         objcg_rseq::unregister_thread();
     }
     objcg_rseq::current_cpu().map(CpuId)
+}
+
+/// Whether threads of this process can use restartable sequences. Decided once, and for the whole life of the process: a word
+/// that sections may change in one thread is not changed otherwise by another. Sections may be called once this has returned.
+pub(crate) fn has_sections() -> bool {
+    const UNKNOWN: usize = 0;
+    const NO: usize = 1;
+    const YES: usize = 2;
+    static ANSWER: AtomicUsize = AtomicUsize::new(UNKNOWN);
+    // Relaxed: every thread that finds it unknown comes to the same answer.
+    match ANSWER.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            area::init();
+            let has_sections = objcg_rseq::registration() != objcg_rseq::Registration::Absent;
+            ANSWER.store(if has_sections { YES } else { NO }, Ordering::Relaxed);
+            has_sections
+        }
+        answer => answer == YES,
+    }
 }
 
 extern "C" fn unregister(_: *mut core::ffi::c_void) {

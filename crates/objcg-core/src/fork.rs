@@ -6,6 +6,7 @@
 use crate::memcg;
 use crate::os;
 use crate::page_alloc;
+use crate::percpu;
 use crate::slab;
 use crate::{kmalloc, kmem_cache};
 
@@ -27,9 +28,11 @@ extern "C" fn prepare() {
     kmem_cache::hold_for_fork();
     slab::caches_for_fork().iter().for_each(slab::Cache::hold_for_fork);
     page_alloc::hold_for_fork();
+    percpu::hold_for_fork();
 }
 
 extern "C" fn release() {
+    percpu::release_after_fork();
     page_alloc::release_after_fork();
     slab::caches_for_fork().iter().rev().for_each(slab::Cache::release_after_fork);
     kmem_cache::release_after_fork();

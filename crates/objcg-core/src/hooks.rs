@@ -5,8 +5,10 @@
 //! when an object goes from one group to another ([`change_owner`]), or from a sheaf back into its slab ([`discharge`]), are
 //! bytes moved: given back to the owner's stock, taken from the stock of the group that gets it. The charge is there before the
 //! object is handed out; each failure takes back what was done before it. Outside every group all of this is one compare.
+//!
+//! Per-CPU memory is charged like pages: ahead, at its size on all CPUs plus an owner slot.
 
-use crate::memcg::{self, ROOT_VESSEL};
+use crate::memcg::{self, ROOT_VESSEL, Refused};
 use crate::sync::{AtomicU32, Ordering};
 
 pub(crate) use crate::memcg::{current, leads_to, set_discharge};
@@ -62,9 +64,14 @@ pub(crate) fn discharge<'a>(owners: impl Iterator<Item = &'a AtomicU32>, price: 
 
 /// Charges pages of a large object to the current group: the owner, or `None` if a limit refuses.
 pub(crate) fn charge_pages(nr_bytes: usize) -> Option<u32> {
+    charge_ahead(nr_bytes).ok()
+}
+
+/// Charges memory that is still to be had to the current group: the owner, or who refused.
+pub(crate) fn charge_ahead(nr_bytes: usize) -> Result<u32, Refused> {
     match current() {
-        ROOT_VESSEL => Some(ROOT_VESSEL),
-        vessel => memcg::charge_ahead(vessel, nr_bytes as u64).ok(),
+        ROOT_VESSEL => Ok(ROOT_VESSEL),
+        vessel => memcg::charge_ahead(vessel, nr_bytes as u64),
     }
 }
 

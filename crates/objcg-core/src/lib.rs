@@ -20,7 +20,7 @@
 //! ```
 //!
 //! Layers, lowest first: `sync`, `os`, `report`, `cpu`, `size_class`, `page_alloc`, `table`, `memcg`, `slab`, `hooks`,
-//! `kmem_cache`, `kmalloc`, `stat`, `fork`. A file uses its own layer and lower ones. `ARCHITECTURE.md` is the map.
+//! `kmem_cache`, `kmalloc`, `percpu`, `stat`, `fork`. A file uses its own layer and lower ones. `ARCHITECTURE.md` is the map.
 //!
 //! Under `--cfg loom` only the protocols that have models are compiled.
 
@@ -47,6 +47,8 @@ pub mod memcg;
 mod os;
 #[cfg(not(loom))]
 mod page_alloc;
+#[cfg(not(loom))]
+pub mod percpu;
 mod report;
 #[cfg(not(loom))]
 mod size_class;

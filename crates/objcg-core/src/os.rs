@@ -25,7 +25,19 @@ pub(crate) fn page_size_is_supported() -> bool {
     usize::try_from(page_size) == Ok(PAGE_SIZE)
 }
 
+/// Whether a test has this call refused.
+#[cfg(not(test))]
+fn is_refused() -> bool {
+    false
+}
+
+#[cfg(test)]
+use refusals::is_refused;
+
 fn mmap(nr_bytes: usize, protection: i32, extra_flags: i32) -> Option<NonNull<u8>> {
+    if is_refused() {
+        return None;
+    }
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra_flags;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
     let addr = unsafe { libc::mmap(ptr::null_mut(), nr_bytes, protection, flags, -1, 0) };
@@ -53,7 +65,7 @@ pub(crate) fn map(nr_bytes: usize) -> Option<NonNull<u8>> {
 pub(crate) unsafe fn commit(addr: NonNull<u8>, nr_bytes: usize) -> bool {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the caller owns the range; widening its protection cannot invalidate a reference.
-    unsafe { libc::mprotect(addr.as_ptr().cast(), nr_bytes, protection) == 0 }
+    !is_refused() && unsafe { libc::mprotect(addr.as_ptr().cast(), nr_bytes, protection) == 0 }
 }
 
 /// Gives the memory of a range back; it reads as zero afterwards. False if the kernel refuses (locked memory).
@@ -62,7 +74,17 @@ pub(crate) unsafe fn commit(addr: NonNull<u8>, nr_bytes: usize) -> bool {
 /// The range is committed, owned by the caller, and nobody reads its present contents any more.
 pub(crate) unsafe fn release(addr: NonNull<u8>, nr_bytes: usize) -> bool {
     // SAFETY: the caller owns the range and gives up its contents.
-    unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_DONTNEED) == 0 }
+    !is_refused() && unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_DONTNEED) == 0 }
+}
+
+/// Asks the kernel not to back a range by huge pages, where a write to one page would take memory for its neighbours. A
+/// kernel that knows no huge pages refuses, rightly.
+///
+/// # Safety
+/// The range lies in a reservation of the caller's.
+pub(crate) unsafe fn keep_pages_small(addr: NonNull<u8>, nr_bytes: usize) {
+    // SAFETY: the caller owns the range; the advice changes no contents.
+    unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_NOHUGEPAGE) };
 }
 
 /// Takes a mapping or a part of one away.
@@ -79,6 +101,9 @@ pub(crate) unsafe fn unmap(addr: NonNull<u8>, nr_bytes: usize) {
 /// # Safety
 /// `addr` is the start of a mapping of `old_bytes` from [`map`], and the caller is its only user.
 pub(crate) unsafe fn remap(addr: NonNull<u8>, old_bytes: usize, new_bytes: usize) -> Option<NonNull<u8>> {
+    if is_refused() {
+        return None;
+    }
     // SAFETY: the caller owns the whole mapping; the kernel picks a free address if it has to move.
     let moved = unsafe { libc::mremap(addr.as_ptr().cast(), old_bytes, new_bytes, libc::MREMAP_MAYMOVE) };
     if moved == libc::MAP_FAILED { None } else { NonNull::new(moved.cast()) }
@@ -249,6 +274,38 @@ pub(crate) fn abort_with(line: &[u8]) -> ! {
     unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
     // SAFETY: abort has no preconditions.
     unsafe { libc::abort() }
+}
+
+/// Has the calls of a test's thread refused: memory that is out, at every place where it can be.
+#[cfg(test)]
+pub(crate) mod refusals {
+    use std::cell::Cell;
+
+    std::thread_local! {
+        /// How many calls pass before the refusals, and how many are refused then.
+        static PLAN: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    }
+
+    /// From now on this thread's first `nr_passed` calls go to the system, then `nr_refused` are refused.
+    pub(crate) fn plan(nr_passed: usize, nr_refused: usize) {
+        PLAN.set((nr_passed, nr_refused));
+    }
+
+    /// Lets all calls pass again; returns how many refusals are left of the plan.
+    pub(crate) fn end() -> usize {
+        PLAN.replace((0, 0)).1
+    }
+
+    pub(super) fn is_refused() -> bool {
+        let (nr_passed, nr_refused) = PLAN.get();
+        if nr_passed > 0 {
+            PLAN.set((nr_passed - 1, nr_refused));
+        } else if nr_refused > 0 {
+            PLAN.set((0, nr_refused - 1));
+            return true;
+        }
+        false
+    }
 }
 
 #[cfg(test)]

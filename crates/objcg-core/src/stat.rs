@@ -9,6 +9,7 @@ use crate::kmalloc;
 use crate::memcg::{self, Memcg};
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageKind, PageStat};
+use crate::percpu;
 use crate::slab::{self, Cache, Members};
 use crate::sync::Ordering;
 
@@ -23,7 +24,11 @@ pub struct MemcgStat {
     pub large_objects: u64,
     /// Bytes of their pages.
     pub large_bytes: u64,
-    /// Bytes of the slab objects' slots in owner vectors.
+    /// Allocations of per-CPU memory.
+    pub percpu_objects: u64,
+    /// Their bytes on all CPUs.
+    pub percpu_bytes: u64,
+    /// Bytes of the slots in owner vectors, of slab objects and per-CPU memory.
     pub owner_bytes: u64,
     /// Bytes of descendant groups' own memory, and of vessels that deleted ones left.
     pub group_bytes: u64,
@@ -35,7 +40,7 @@ impl MemcgStat {
     /// Everything: the group's usage, at a quiet point.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.slab_bytes + self.large_bytes + self.owner_bytes + self.group_bytes + self.stock_bytes
+        self.slab_bytes + self.large_bytes + self.percpu_bytes + self.owner_bytes + self.group_bytes + self.stock_bytes
     }
 }
 
@@ -71,7 +76,13 @@ impl Memcg {
                 stat.large_bytes += nr_bytes as u64;
             }
         });
-        stat.owner_bytes = stat.slab_objects * OWNER_BYTES as u64;
+        percpu::for_each_owned(|owner, nr_bytes| {
+            if members.contain(owner) {
+                stat.percpu_objects += 1;
+                stat.percpu_bytes += nr_bytes;
+            }
+        });
+        stat.owner_bytes = (stat.slab_objects + stat.percpu_objects) * OWNER_BYTES as u64;
         stat.group_bytes = memcg::group_bytes(self.id());
         stat.stock_bytes = memcg::stock_bytes(self.id());
         stat

@@ -63,6 +63,12 @@ pub struct ControllerReport {
     pub utilization: Option<f64>,
     /// live / slab.
     pub slab_utilization: Option<f64>,
+    /// Bytes of live per-CPU memory, on all CPUs of this machine.
+    pub percpu_bytes: u64,
+    /// Bytes that groups are charged for it, an owner an allocation among them.
+    pub percpu_charged_bytes: u64,
+    /// Bytes of it that nobody is charged for.
+    pub percpu_uncharged_bytes: u64,
     /// Slabs held.
     pub slabs: u64,
     /// Slab caches in use.
@@ -192,7 +198,7 @@ fn plan_caches(trace: &Trace, settings: Settings) -> CachePlan {
 
 impl ControllerReport {
     fn new(controller: ControllerKind, replay: &Replay) -> ControllerReport {
-        let Sample { live_bytes, held, .. } = replay.peak;
+        let Sample { live_bytes, held, percpu_bytes, percpu_charged_bytes, percpu_uncharged_bytes, .. } = replay.peak;
         ControllerReport {
             controller,
             live_bytes,
@@ -200,6 +206,9 @@ impl ControllerReport {
             owner_bytes: held.owner_bytes,
             utilization: replay.peak.utilization(),
             slab_utilization: share(live_bytes, held.slab_bytes),
+            percpu_bytes,
+            percpu_charged_bytes,
+            percpu_uncharged_bytes,
             slabs: held.nr_slabs,
             caches: held.nr_caches,
             groups_pinned: replay.samples.last().map_or(0, |sample| sample.groups_pinned.into()),

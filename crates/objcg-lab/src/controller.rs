@@ -14,12 +14,14 @@ use crate::trace::{CacheId, GroupId};
 mod cache_level;
 mod object_level;
 mod page_level;
+mod percpu;
 mod slabs;
 mod tree;
 
 pub use cache_level::CacheLevel;
 pub use object_level::ObjectLevel;
 pub use page_level::PageLevel;
+pub use percpu::PercpuObject;
 pub use slabs::Object;
 
 /// An accounting scheme at work on the engine's slabs.
@@ -47,6 +49,17 @@ pub trait Controller {
 
     /// Frees an object of this controller.
     fn free(&mut self, cpu: CpuId, object: Object);
+
+    /// Allocates `nr_bytes` of per-CPU memory for `owner`. It lies scattered over many pages, a little on each, which groups
+    /// share: who charges pages or caches cannot charge it, and this is what those do.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplayError::Percpu`].
+    fn alloc_percpu(&mut self, nr_bytes: u32, owner: GroupId) -> Result<PercpuObject, ReplayError> {
+        let _nobody_is_charged = owner;
+        PercpuObject::alloc(nr_bytes, false)
+    }
 
     /// What is held now. O(caches).
     fn held(&self) -> Held;

@@ -51,8 +51,6 @@ impl ChargedPeak {
 /// Rows that a replay leaves out, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NotReplayed {
-    /// Per-CPU allocations and frees: the engine has no per-CPU memory yet.
-    pub percpu_events: u64,
     /// Allocations and frees of `kmalloc-large`: pages, no slab.
     pub large_events: u64,
     /// Allocations and frees out of scope.
@@ -69,6 +67,8 @@ pub(crate) struct Plan {
     pub(crate) peak_stop: usize,
     pub(crate) peak: ChargedPeak,
     pub(crate) not_replayed: NotReplayed,
+    /// Allocations of per-CPU memory among the rows.
+    pub(crate) nr_percpu: usize,
 }
 
 impl Plan {
@@ -76,6 +76,8 @@ impl Plan {
     pub(crate) fn new(trace: &Trace, scope: Scope, nr_samples: u64) -> Result<Plan, ReplayError> {
         let peak = ChargedPeak::of(trace).ok_or(ReplayError::NothingCharged)?;
         let (rows, not_replayed) = select(trace, scope);
+        let is_percpu = |row: &&u32| trace.event(**row as usize).op == Op::PercpuAlloc;
+        let nr_percpu = rows.iter().filter(is_percpu).count();
         let after_peak = rows.partition_point(|&row| u64::from(row) < peak.row);
         let first_ns = trace.event(0).ts_ns;
         let mut stops: Vec<usize> = (1..nr_samples)
@@ -90,7 +92,7 @@ impl Plan {
         stops.sort_unstable();
         stops.dedup();
         let peak_stop = stops.binary_search(&after_peak).expect("it was just added");
-        Ok(Plan { rows, stops, peak_stop, peak, not_replayed })
+        Ok(Plan { rows, stops, peak_stop, peak, not_replayed, nr_percpu })
     }
 }
 
@@ -100,9 +102,8 @@ fn select(trace: &Trace, scope: Scope) -> (Vec<u32>, NotReplayed) {
     for (row, event) in trace.events().enumerate() {
         let left_out = match (event.op, trace.caches()[event.cache.index()].kind) {
             (Op::GroupCreate | Op::GroupRemove, _) => None,
-            (Op::PercpuAlloc | Op::PercpuFree, _) | (_, CacheKind::Percpu) => Some(&mut not_replayed.percpu_events),
             (_, CacheKind::Large) => Some(&mut not_replayed.large_events),
-            _ if scope == Scope::Charged && !trace.is_charged(&event) => Some(&mut not_replayed.uncharged_events),
+            _ if scope == Scope::Charged && !trace.asks_for_charge(&event) => Some(&mut not_replayed.uncharged_events),
             _ => None,
         };
         match left_out {

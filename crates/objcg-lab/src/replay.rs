@@ -1,9 +1,10 @@
 //! Drives one controller through a trace.
 //!
 //! The rows run in segments between the plan's stops. Only segments are timed; at a stop the controller is looked at.
-//! Creating and removing groups is timed by itself and taken out of its segment. Tables of the replay are made and
+//! Creating and removing groups, and per-CPU memory, is timed by itself and taken out of its segment. Tables of the replay are made and
 //! touched before the resident set is first read, so that growth is the controller's alone.
 
+use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -11,12 +12,13 @@ use objcg_core::cpu::CpuId;
 use objcg_core::kmalloc;
 use objcg_core::kmem_cache::CreateCacheError;
 use objcg_core::memcg::{CreateError, DeleteError};
+use objcg_core::percpu::{self, AllocError};
 use thiserror::Error;
 
-use crate::controller::{Controller, Held, Object};
+use crate::controller::{Controller, Held, Object, PercpuObject};
 use crate::plan::Plan;
 use crate::rss;
-use crate::trace::{GroupId, Op, Trace};
+use crate::trace::{Event, GroupId, Op, Trace};
 
 /// Why a replay could not be done.
 #[derive(Debug, Error)]
@@ -37,6 +39,9 @@ pub enum ReplayError {
     /// The engine refused to delete a group.
     #[error("group not deleted: {0}")]
     DeleteGroup(DeleteError),
+    /// The engine refused per-CPU memory.
+    #[error("per-CPU memory refused: {0}")]
+    Percpu(AllocError),
     /// The resident set cannot be read.
     #[error("resident set: {0}")]
     Resident(io::Error),
@@ -51,6 +56,12 @@ pub struct Sample {
     pub live_bytes: u64,
     /// What the controller held for them.
     pub held: Held,
+    /// Bytes of live per-CPU memory in scope, on all CPUs.
+    pub percpu_bytes: u64,
+    /// Bytes that groups are charged for it, an owner an allocation among them.
+    pub percpu_charged_bytes: u64,
+    /// Bytes of it that nobody is charged for.
+    pub percpu_uncharged_bytes: u64,
     /// Groups that exist.
     pub groups_alive: u32,
     /// Groups that are removed and not gone.
@@ -111,15 +122,23 @@ pub(crate) fn replay<C: Controller>(
     let mut samples = vec![Sample { ts_ns: u64::MAX, ..Sample::default() }; plan.stops.len()];
     // What the controller before left free in the engine would otherwise serve this one without growth.
     kmalloc::trim();
+    percpu::trim();
     let before = rss::resident_bytes().map_err(ReplayError::Resident)?;
 
-    let mut run =
-        Run { trace, plan, controller: make()?, objects, now: Sample::default(), tallies: Tallies::default() };
+    let mut run = Run {
+        trace,
+        plan,
+        controller: make()?,
+        objects,
+        percpu: HashMap::with_capacity(plan.nr_percpu),
+        now: Sample::default(),
+        tallies: Tallies::default(),
+    };
     let outcome = run.drive(&mut samples, before, progress);
     // On failure too: a cache outlives its objects.
     run.free_survivors();
     let rss_bytes = outcome?;
-    let Tallies { ops, creates, deletes } = run.tallies;
+    let Tallies { ops, creates, deletes, .. } = run.tallies;
     Ok(Replay { peak: samples[plan.peak_stop], samples, rss_bytes, ops, creates, deletes })
 }
 
@@ -129,6 +148,8 @@ struct Run<'a, C> {
     controller: C,
     /// By object number.
     objects: Vec<Option<Object>>,
+    /// Those of per-CPU memory, by object number.
+    percpu: HashMap<u32, PercpuObject>,
     now: Sample,
     tallies: Tallies,
 }
@@ -138,6 +159,14 @@ struct Tallies {
     ops: Tally,
     creates: Tally,
     deletes: Tally,
+    percpu: Tally,
+}
+
+impl Tallies {
+    /// Time that is no allocation's or free's of a slab.
+    fn aside(&self) -> Duration {
+        self.creates.time + self.deletes.time + self.percpu.time
+    }
 }
 
 impl<C: Controller> Run<'_, C> {
@@ -166,13 +195,12 @@ impl<C: Controller> Run<'_, C> {
 
     fn run_segment(&mut self, rows: &[u32]) -> Result<(), ReplayError> {
         let Some(&last) = rows.last() else { return Ok(()) };
-        let group_time_before = self.tallies.creates.time + self.tallies.deletes.time;
+        let aside_before = self.tallies.aside();
         let start = Instant::now();
         for &row in rows {
             self.step(row as usize)?;
         }
-        let group_time = self.tallies.creates.time + self.tallies.deletes.time - group_time_before;
-        self.tallies.ops.time += start.elapsed() - group_time;
+        self.tallies.ops.time += start.elapsed() - (self.tallies.aside() - aside_before);
         self.now.ts_ns = self.trace.event(last as usize).ts_ns;
         Ok(())
     }
@@ -206,7 +234,30 @@ impl<C: Controller> Run<'_, C> {
                 self.tallies.deletes.add(start.elapsed());
                 self.now.groups_alive -= 1;
             }
-            Op::PercpuAlloc | Op::PercpuFree => unreachable!("the plan leaves per-CPU rows out"),
+            Op::PercpuAlloc | Op::PercpuFree => {
+                let start = Instant::now();
+                self.step_percpu(&event)?;
+                self.tallies.percpu.add(start.elapsed());
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn step_percpu(&mut self, event: &Event) -> Result<(), ReplayError> {
+        let uncharged = |object: &PercpuObject| if object.charged_bytes() == 0 { object.nr_bytes() } else { 0 };
+        if event.op == Op::PercpuAlloc {
+            let owner = if event.accounted { event.group } else { GroupId::ROOT };
+            let object = self.controller.alloc_percpu(event.size, owner)?;
+            self.now.percpu_bytes += object.nr_bytes();
+            self.now.percpu_charged_bytes += object.charged_bytes();
+            self.now.percpu_uncharged_bytes += uncharged(&object);
+            self.percpu.insert(event.obj, object);
+        } else {
+            let object = self.percpu.remove(&event.obj).expect("a trace frees only what is live");
+            self.now.percpu_bytes -= object.nr_bytes();
+            self.now.percpu_charged_bytes -= object.charged_bytes();
+            self.now.percpu_uncharged_bytes -= uncharged(&object);
         }
         Ok(())
     }
@@ -217,6 +268,7 @@ impl<C: Controller> Run<'_, C> {
     }
 
     fn free_survivors(&mut self) {
+        self.percpu.clear();
         for object in self.objects.iter_mut().filter_map(Option::take) {
             self.controller.free(CpuId::current(), object);
         }

@@ -243,7 +243,13 @@ impl Trace {
     /// Whether the object of this row is charged object by object: accounted, of a cgroup, and in a slab.
     #[must_use]
     pub fn is_charged(&self, event: &Event) -> bool {
-        event.accounted && event.group != GroupId::ROOT && self.in_slab(event)
+        self.asks_for_charge(event) && self.in_slab(event)
+    }
+
+    /// Whether the object of this row, wherever it lives, is accounted and of a cgroup.
+    #[must_use]
+    pub fn asks_for_charge(&self, event: &Event) -> bool {
+        event.accounted && event.group != GroupId::ROOT
     }
 
     /// From the first row to the last, in nanoseconds.

@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use objcg_core::cpu::nr_cpus;
+use objcg_lab::trace::{Event, Op};
 use objcg_lab::{ControllerKind, Scope, Settings, SheafMode, Trace, TraceReport, compare};
 
 /// How far from the reference a share may be.
@@ -21,6 +23,17 @@ fn report(scope: Scope, sheaves: SheafMode) -> TraceReport {
     compare(trace(), &ControllerKind::ALL, settings, &mut |_| {}).unwrap().report
 }
 
+/// Bytes of charged per-CPU memory that are live after a row, counted by hand.
+fn live_percpu_bytes(row: u64) -> u64 {
+    let events = trace().events().take(usize::try_from(row).unwrap()).filter(|event| trace().asks_for_charge(event));
+    let nr_bytes = |event: Event| match event.op {
+        Op::PercpuAlloc => i64::from(event.size),
+        Op::PercpuFree => -i64::from(event.size),
+        _ => 0,
+    };
+    u64::try_from(events.map(nr_bytes).sum::<i64>()).unwrap() * nr_cpus() as u64
+}
+
 fn assert_near(found: Option<f64>, reference: f64) {
     let found = found.expect("a figure");
     assert!((found - reference).abs() <= TOLERANCE, "{found:.4} is not within {TOLERANCE} of {reference}");
@@ -38,7 +51,14 @@ fn first_fit_reproduces_the_reference_utilisation_and_pins() {
         assert_eq!(controller.live_bytes, 25_711_952, "{}", controller.controller.name());
     }
     assert_eq!([page, cache, object].map(|controller| controller.groups_pinned), [109, 0, 0]);
-    assert_eq!((report.deleted, report.not_replayed.percpu_events), (111, 9_064));
+    assert_eq!(report.deleted, 111);
+    // 1,429 allocations of 16 bytes are charged in all; those that live at the moment are.
+    let on_all_cpus = object.percpu_bytes;
+    assert_eq!(on_all_cpus, live_percpu_bytes(report.peak.row));
+    assert!([page, cache].iter().all(|controller| controller.percpu_uncharged_bytes == on_all_cpus));
+    assert!([page, cache].iter().all(|controller| controller.percpu_charged_bytes == 0));
+    let nr_owners = on_all_cpus / (16 * nr_cpus() as u64);
+    assert_eq!((object.percpu_charged_bytes, object.percpu_uncharged_bytes), (on_all_cpus + 4 * nr_owners, 0));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use objcg_lab::{Comparison, ControllerKind, ReplayError, Sample, Scope, Settings, SheafMode, Trace, compare};
 use tempfile::TempDir;
-use trace_file::{Row, TraceFile, alloc, create, free, remove};
+use trace_file::{Row, TraceFile, alloc, create, free, percpu_alloc, percpu_free, remove};
 
 const FIRST_FIT: Settings =
     Settings { scope: Scope::Charged, geometry: objcg_lab::Geometry::Kernel, sheaves: SheafMode::Off };
@@ -160,6 +160,50 @@ fn what_is_not_charged_sits_in_root_caches() {
     let charged = replay(rows.to_vec(), FIRST_FIT).unwrap().report;
     assert_eq!(charged.not_replayed.uncharged_events, 3);
     assert!(charged.controllers.iter().all(|report| report.live_bytes == 1024 && report.slabs == 1));
+}
+
+/// Bytes of per-CPU memory after each row: all, charged, not charged.
+fn percpu(samples: &[Sample]) -> Vec<[u64; 3]> {
+    let figures = |sample: &Sample| [sample.percpu_bytes, sample.percpu_charged_bytes, sample.percpu_uncharged_bytes];
+    samples.iter().map(figures).collect()
+}
+
+#[test]
+fn percpu_memory_is_charged_by_object_level_alone() {
+    // The last one is nobody's: out of scope, unless all objects are in it.
+    let rows = [
+        create(1),
+        percpu_alloc(1, 1, 16),
+        alloc(2, 1, "four"),
+        percpu_alloc(3, 1, 6),
+        remove(1),
+        percpu_free(1, 1, 16),
+        percpu_alloc(4, 0, 100),
+    ];
+    let nr_cpus = objcg_core::cpu::nr_cpus() as u64;
+    let (sixteen, eight, hundred) = (16 * nr_cpus, 8 * nr_cpus, 100 * nr_cpus);
+    for controller in [ControllerKind::PageLevel, ControllerKind::CacheLevel] {
+        let found = percpu(&after_each_row(&rows[..6], controller, FIRST_FIT));
+        let live = [0, sixteen, sixteen, sixteen + eight, sixteen + eight, eight];
+        assert_eq!(found, live.map(|nr_bytes| [nr_bytes, 0, nr_bytes]), "{}", controller.name());
+    }
+    let found = percpu(&after_each_row(&rows[..6], ControllerKind::ObjectLevel, FIRST_FIT));
+    let both = [sixteen + eight, sixteen + eight + 8, 0];
+    assert_eq!(
+        found,
+        [[0; 3], [sixteen, sixteen + 4, 0], [sixteen, sixteen + 4, 0], both, both, [eight, eight + 4, 0]]
+    );
+
+    let all = Settings { scope: Scope::All, ..FIRST_FIT };
+    let found = percpu(&after_each_row(&rows, ControllerKind::ObjectLevel, all));
+    assert_eq!(found[6], [eight + hundred, eight + 4, hundred]);
+    assert_eq!(replay(rows.to_vec(), FIRST_FIT).unwrap().report.not_replayed.uncharged_events, 1);
+}
+
+#[test]
+fn percpu_memory_that_the_engine_cannot_give_is_an_error() {
+    let refusal = replay([create(1), alloc(1, 1, "four"), percpu_alloc(2, 1, 70_000)], FIRST_FIT).unwrap_err();
+    assert_eq!(refusal.to_string(), "per-CPU memory refused: 70000 bytes on each CPU: it must be from 1 to 65536");
 }
 
 #[test]

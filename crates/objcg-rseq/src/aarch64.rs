@@ -11,7 +11,7 @@
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
-use crate::{Stack, TaggedWord};
+use crate::{Stack, Sum, TaggedWord};
 
 /// Offset from the thread pointer of the area that the sections use; 0 until `init` knows it. Callers saw `init` return, but this
 /// processor may read an older value: then the section gives up.
@@ -333,6 +333,36 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
         );
     }
     done != 0
+}
+
+#[inline(always)]
+pub(crate) unsafe fn add_overflowing<const SHIFT: u32>(counter: *mut i64, delta: i64) -> Sum {
+    let (done, overflowed): (u32, u32);
+    // SAFETY: the caller's areas are valid; the only store is the commit.
+    unsafe {
+        asm!(
+            begin!("mov {done:w}, #0", "3f"),
+            check!("3f"),
+            "add {at}, {counter}, {at}, lsl #{shift}",
+            "ldr {new}, [{at}]",
+            "adds {new}, {new}, {delta}",
+            "cset {overflowed:w}, vs",
+            "mov {done:w}, #1",
+            delay!(),
+            "str {new}, [{at}]",
+            "3:",
+            area = out(reg) _, at = out(reg) _, new = out(reg) _, done = out(reg) done, overflowed = out(reg) overflowed,
+            counter = in(reg) counter, delta = in(reg) delta,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
+            delay = sym DELAY, aborts = sym ABORTS,
+            options(nostack),
+        );
+    }
+    match (done, overflowed) {
+        (0, _) => Sum::GaveUp,
+        (_, 0) => Sum::Added,
+        _ => Sum::Overflowed,
+    }
 }
 
 #[inline]

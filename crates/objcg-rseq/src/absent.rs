@@ -6,7 +6,7 @@ use core::sync::atomic::AtomicU32;
 #[cfg(feature = "delay")]
 use core::sync::atomic::AtomicU64;
 
-use crate::{Stack, TaggedWord};
+use crate::{Stack, Sum, TaggedWord};
 
 /// Stays 0.
 pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
@@ -42,6 +42,10 @@ pub(crate) unsafe fn compare_add<const SHIFT: u32>(_: *mut TaggedWord, _: *mut u
 
 pub(crate) unsafe fn add<const SHIFT: u32>(_: *mut u64, _: u64) -> bool {
     false
+}
+
+pub(crate) unsafe fn add_overflowing<const SHIFT: u32>(_: *mut i64, _: i64) -> Sum {
+    Sum::GaveUp
 }
 
 pub(crate) unsafe fn exchange(_: *mut usize, _: u32, _: usize) -> Option<usize> {

@@ -32,8 +32,8 @@
 //! # What is here
 //!
 //! Sections on data of the CPU that the thread runs on: [`pop`], [`push`], [`pop_many`], [`push_many`] on a stack of pairs;
-//! [`compare_add`] on a tagged word; [`add`] on a counter; [`exchange`] of a word. Each takes the address in CPU 0's part of
-//! an area ([`PerCpu`]) in which the parts of the CPUs are `1 << SHIFT` bytes apart. And, for those who need another CPU's
+//! [`compare_add`] on a tagged word; [`add`] and [`add_overflowing`] on a counter; [`exchange`] of a word. Each takes the address in
+//! CPU 0's part of an area ([`PerCpu`]) in which the parts of the CPUs are `1 << SHIFT` bytes apart. And, for those who need another CPU's
 //! data: [`fence`], after which no section that began before it on that CPU is still under way.
 //!
 //! | section | loads | stores before the commit | commit |
@@ -44,6 +44,7 @@
 //! | [`push_many`] | top, places | the entries | top |
 //! | [`compare_add`] | guard, word, limit | | word |
 //! | [`add`] | | | word (one read-modify-write instruction) |
+//! | [`add_overflowing`] | | | word (the same) |
 //! | [`exchange`] | word | | word |
 //!
 //! # Registration
@@ -136,8 +137,8 @@ mod thread_word;
 
 pub use registration::{Registration, current_cpu, fence, init, register_thread, registration, unregister_thread};
 pub use sections::{
-    END, Entry, NO_NOTE, PerCpu, RawEntry, Stack, Stopper, TaggedWord, add, compare_add, exchange, pop, pop_many,
-    pop_raw, push, push_many,
+    END, Entry, NO_NOTE, PerCpu, RawEntry, Stack, Stopper, Sum, TaggedWord, add, add_overflowing, compare_add,
+    exchange, pop, pop_many, pop_raw, push, push_many,
 };
 #[cfg(feature = "delay")]
 pub use sections::{nr_aborts, set_delay};

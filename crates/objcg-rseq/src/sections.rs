@@ -86,6 +86,18 @@ pub struct TaggedWord {
     pub limit: u32,
 }
 
+/// What [`add_overflowing`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Sum {
+    /// Nothing: the thread is not registered.
+    GaveUp,
+    /// The addition.
+    Added,
+    /// The addition, which went around: 2^64 less than the true sum if the number added is positive, more if negative.
+    Overflowed,
+}
+
 /// The address of something in CPU 0's part of an area; the same in the next CPU's part is `1 << SHIFT` bytes further on.
 #[derive(Debug)]
 pub struct PerCpu<T, const SHIFT: u32>(*mut T);
@@ -202,6 +214,17 @@ pub unsafe fn compare_add<const SHIFT: u32>(
 pub unsafe fn add<const SHIFT: u32>(counter: PerCpu<u64, SHIFT>, delta: u64) -> bool {
     // SAFETY: the caller's promise.
     unsafe { arch::add::<SHIFT>(counter.0, delta) }
+}
+
+/// Adds to this CPU's counter, and says whether that took it past the largest or the smallest number, from where it goes on
+/// at the other end.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn add_overflowing<const SHIFT: u32>(counter: PerCpu<i64, SHIFT>, delta: i64) -> Sum {
+    // SAFETY: the caller's promise.
+    unsafe { arch::add_overflowing::<SHIFT>(counter.0, delta) }
 }
 
 /// Replaces the word of `cpu` if the thread is running there; returns the one before, or `None` on another CPU.

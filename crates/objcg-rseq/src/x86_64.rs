@@ -9,7 +9,7 @@
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
-use crate::{Stack, TaggedWord};
+use crate::{Stack, Sum, TaggedWord};
 
 /// Offset from the thread pointer of the area that the sections use. Before `init` it is of nothing that may be written to.
 static OFFSET: AtomicIsize = AtomicIsize::new(0);
@@ -308,6 +308,30 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
         );
     }
     done != 0
+}
+
+#[inline(always)]
+pub(crate) unsafe fn add_overflowing<const SHIFT: u32>(counter: *mut i64, delta: i64) -> Sum {
+    // SAFETY: the caller's areas are valid. The addition is one instruction, which is interrupted before or after; behind it the
+    // flags are the thread's own, whatever happens.
+    unsafe {
+        asm!(
+            begin!(""),
+            "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
+            "jae {give_up}",
+            "shl {at}, {shift}",
+            delay!(),
+            "add qword ptr [{counter} + {at}], {delta}",
+            "3:",
+            "jo {overflowed}",
+            area = out(reg) _, at = out(reg) _, counter = in(reg) counter, delta = in(reg) delta,
+            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            give_up = label { return Sum::GaveUp },
+            overflowed = label { return Sum::Overflowed },
+            options(nostack),
+        );
+    }
+    Sum::Added
 }
 
 #[inline]

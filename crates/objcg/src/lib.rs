@@ -29,6 +29,10 @@
 //! }
 //! ```
 //!
+//! # Per-CPU memory
+//!
+//! [`PerCpu`] has a value for each CPU, [`PerCpuCounter`] counts without a shared cache line; both are charged like objects.
+//!
 //! # Cost
 //!
 //! An object costs its size class plus 4 bytes of owner while it belongs to a group. Outside every group an allocation
@@ -38,8 +42,11 @@
 
 mod global;
 mod memcg;
+mod percpu;
 
 pub use global::Objcg;
 pub use memcg::{CreateError, DeleteError, Entered, Events, LimitError, Memcg, MemcgStat, NameError, Refused};
+pub use objcg_core::cpu::{CpuId, nr_cpus};
 pub use objcg_core::memcg::{nr_dying, nr_groups, nr_vessels};
 pub use objcg_core::stat::stock_bound;
+pub use percpu::{AllocError, PerCpu, PerCpuCounter, Zeroable};

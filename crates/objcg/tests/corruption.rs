@@ -8,8 +8,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use objcg::{Memcg, Objcg};
-use objcg_core::kmalloc;
+use objcg::{Memcg, Objcg, PerCpuCounter};
+use objcg_core::{kmalloc, percpu};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -133,6 +133,63 @@ fn i9_faults_abort_with_one_line() {
     }
 }
 
+fn commit_percpu(fault: &str) {
+    let memory = percpu::alloc(40, 8).expect("memory");
+    let _neighbour = percpu::alloc(40, 8).expect("memory");
+    let free = |address: NonNull<u8>| {
+        // SAFETY: not met where a fault is committed on purpose.
+        unsafe { percpu::free(address) };
+    };
+    match fault {
+        "double free" => {
+            free(memory);
+            free(memory);
+        }
+        "double free after the memory is gone" => {
+            free(memory);
+            percpu::trim();
+            free(memory);
+        }
+        "interior" => free(inside(memory, 4)),
+        "misaligned" => free(inside(memory, 1)),
+        "never allocated" => free(inside(memory, 4000)),
+        "another CPU's unit" => free(inside(memory, percpu::UNIT_BYTES)),
+        "owner words" => free(inside(memory, objcg::nr_cpus() * percpu::UNIT_BYTES)),
+        "slab object" => free(alloc(40)),
+        "stack" => {
+            let mut local = [0u64; 4];
+            free(NonNull::from(&mut local).cast());
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn i9_faults_with_percpu_memory_abort_with_one_line() {
+    const FAULTS: [&str; 9] = [
+        "double free",
+        "double free after the memory is gone",
+        "interior",
+        "misaligned",
+        "never allocated",
+        "another CPU's unit",
+        "owner words",
+        "slab object",
+        "stack",
+    ];
+    if let Ok(fault) = std::env::var(FAULT) {
+        return commit_percpu(&fault);
+    }
+    // On a machine with one CPU the next unit is that of the owner words.
+    for fault in FAULTS {
+        let output = run_fault("i9_faults_with_percpu_memory_abort_with_one_line", fault);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{fault}: {stderr}");
+        assert!(stderr.starts_with("objcg: 0x") && stderr.lines().count() == 1, "{fault}: {stderr}");
+        assert!(stderr.contains("per-CPU memory"), "{fault}: {stderr}");
+    }
+}
+
 #[test]
 fn bytes_that_look_like_a_free_objects_are_freed_like_any() {
     // What a sheaf leaves in a free object's first word, written back by the object's next user.
@@ -161,7 +218,9 @@ fn fork_in_a_threaded_process_leaves_a_usable_child() {
                     round += 1;
                     let child = tenant.create(&format!("{nth}-{round}")).expect("a new name");
                     let objects: Vec<Vec<u8>> = child.scope(|| (0..40).map(|n| vec![1; n * 1000 + 1]).collect());
-                    drop(objects);
+                    let counters = child.scope(|| [(); 20].map(|()| PerCpuCounter::new().expect("memory")));
+                    counters.iter().for_each(|counter| counter.add(1));
+                    drop((objects, counters));
                 }
             });
         }
@@ -188,9 +247,12 @@ fn child_of_fork(patience_s: u32) -> ! {
     unsafe { libc::alarm(patience_s) };
     let group = Memcg::root().create("in the child").expect("a new name");
     let objects: Vec<Vec<u8>> = group.scope(|| (0..200).map(|n| vec![1; n * 300 + 1]).collect());
-    drop(objects);
+    let counter = group.scope(PerCpuCounter::new).expect("memory");
+    (0..5000).for_each(|_| counter.add(1));
+    let is_exact = counter.sum() == 5000;
+    drop((objects, counter));
     group.drain();
-    let clean = group.usage() == 0;
+    let clean = is_exact && group.usage() == 0;
     // SAFETY: ends the child without running the parent's exit handlers.
     unsafe { libc::_exit(i32::from(!clean)) }
 }

@@ -6,7 +6,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use objcg::{Memcg, Objcg};
+use objcg::{AllocError, Memcg, Objcg};
+use objcg_core::percpu;
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -122,23 +123,25 @@ fn i2_memory_from_before_main_is_like_any() {
     assert_eq!((root.usage(), objcg::nr_vessels()), (0, 0));
 }
 
+/// Leaves the child this much address space.
+fn limit_address_space(child: &mut Command) {
+    const LIMIT: u64 = 512 << 20;
+    let lower = || {
+        let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
+        // SAFETY: `limit` is a valid rlimit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) } == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    };
+    // SAFETY: setrlimit is safe between fork and exec.
+    unsafe { child.pre_exec(lower) };
+}
+
 #[test]
 fn i8_a_limited_address_space_ends_in_errors_not_in_death() {
-    const LIMIT: u64 = 512 << 20;
-    let limited = |child: &mut Command| {
-        let lower = || {
-            let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
-            // SAFETY: `limit` is a valid rlimit.
-            if unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) } == 0 {
-                Ok(())
-            } else {
-                Err(std::io::Error::last_os_error())
-            }
-        };
-        // SAFETY: setrlimit is safe between fork and exec.
-        unsafe { child.pre_exec(lower) };
-    };
-    if !in_own_process("i8_a_limited_address_space_ends_in_errors_not_in_death", limited) {
+    if !in_own_process("i8_a_limited_address_space_ends_in_errors_not_in_death", limit_address_space) {
         return;
     }
     let tenant = Memcg::root().create("cramped").expect("a new name");
@@ -155,5 +158,29 @@ fn i8_a_limited_address_space_ends_in_errors_not_in_death() {
             tenant.drain();
             assert_eq!((tenant.usage(), tenant.stat().large_objects), (0, 0));
         }
+    }
+}
+
+#[test]
+fn i8_percpu_memory_ends_in_errors_in_a_limited_address_space() {
+    if !in_own_process("i8_percpu_memory_ends_in_errors_in_a_limited_address_space", limit_address_space) {
+        return;
+    }
+    let tenant = Memcg::root().create("cramped").expect("a new name");
+    for nr_bytes in [percpu::UNIT_BYTES, 5000] {
+        let mut held = Vec::with_capacity(1 << 14);
+        let end = loop {
+            assert!(held.len() < held.capacity(), "there is no end");
+            match tenant.scope(|| percpu::alloc(nr_bytes, 8)) {
+                Ok(memory) => held.push(memory),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(end, AllocError::NoMemory);
+        assert!(held.len() * nr_bytes > MIB, "{} of {nr_bytes} bytes on each CPU", held.len());
+        // SAFETY: each is live, and nothing uses it.
+        held.into_iter().for_each(|memory| unsafe { percpu::free(memory) });
+        tenant.drain();
+        assert_eq!((tenant.usage(), tenant.stat().percpu_objects), (0, 0));
     }
 }

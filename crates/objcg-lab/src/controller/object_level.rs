@@ -6,6 +6,7 @@
 use objcg_core::cpu::CpuId;
 use objcg_core::memcg;
 
+use super::percpu::PercpuObject;
 use super::slabs::{Object, SlabCacheId, SlabCaches};
 use super::tree::GroupTree;
 use super::{CachePlan, Controller, Held};
@@ -65,6 +66,11 @@ impl Controller for ObjectLevel {
 
     fn free(&mut self, cpu: CpuId, object: Object) {
         self.slabs.free(cpu, object);
+    }
+
+    fn alloc_percpu(&mut self, nr_bytes: u32, owner: GroupId) -> Result<PercpuObject, ReplayError> {
+        let entered = self.tree.get(owner).map(memcg::Memcg::enter);
+        PercpuObject::alloc(nr_bytes, entered.is_some())
     }
 
     fn held(&self) -> Held {

@@ -18,6 +18,7 @@ pub(crate) const FREE: i32 = 1;
 pub(crate) const CREATE: i32 = 3;
 pub(crate) const REMOVE: i32 = 4;
 pub(crate) const PERCPU_ALLOC: i32 = 5;
+pub(crate) const PERCPU_FREE: i32 = 6;
 
 /// Four objects a slab and eight a slab.
 pub(crate) const GEOMETRY: &str = "cache,slab_size,objs_per_slab,pages_per_slab\nfour,1024,4,1\neight,512,8,1\n";
@@ -68,6 +69,16 @@ pub(crate) fn alloc(obj: i64, cgroup: i32, cache: &'static str) -> Row {
 /// The free of what [`alloc`] made.
 pub(crate) fn free(obj: i64, cgroup: i32, cache: &'static str) -> Row {
     Row::object(FREE, obj, cgroup, cache)
+}
+
+/// An accounted allocation of `size` bytes on each of two CPUs, as the recording kernel charges it.
+pub(crate) fn percpu_alloc(obj: i64, cgroup: i32, size: i32) -> Row {
+    Row { size, alloc_size: 2 * size + size.div_euclid(4) * 8, ..Row::object(PERCPU_ALLOC, obj, cgroup, "percpu") }
+}
+
+/// The free of what [`percpu_alloc`] made.
+pub(crate) fn percpu_free(obj: i64, cgroup: i32, size: i32) -> Row {
+    Row { op: PERCPU_FREE, ..percpu_alloc(obj, cgroup, size) }
 }
 
 pub(crate) fn create(cgroup: i32) -> Row {

@@ -5,7 +5,10 @@ use core::sync::atomic::Ordering;
 use std::boxed::Box;
 use std::vec::Vec;
 
-use super::{END, Entry, PerCpu, Stack, TaggedWord, add, compare_add, exchange, pop, pop_many, push, push_many};
+use super::{
+    END, Entry, PerCpu, Stack, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push,
+    push_many,
+};
 use crate::arch;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
@@ -88,6 +91,8 @@ fn a_cpu_without_data_gives_up() {
     let counter = PerCpu::<u64, SHIFT>::new(unsafe { &raw mut (*parts).counter });
     // SAFETY: the parts are valid.
     assert!(!unsafe { add(counter, 1) });
+    // SAFETY: as above.
+    assert_eq!(unsafe { add_overflowing(PerCpu::<i64, SHIFT>::new(counter.of_cpu(0).cast()), 1) }, Sum::GaveUp);
     // SAFETY: the parts are valid.
     assert!(!unsafe { push(stack_of(parts), entry(1)) });
 }
@@ -187,6 +192,24 @@ fn a_counter_and_a_cell_change_on_this_cpu_only() {
     assert_eq!(unsafe { exchange(cell, 1, 4) }, Some(3));
     // SAFETY: as above.
     assert_eq!(unsafe { exchange(cell, 0, 5) }, None, "the thread is not there");
+}
+
+#[test]
+fn a_counter_says_when_it_goes_around() {
+    pretend(1);
+    let parts = parts();
+    // SAFETY: within the leaked parts.
+    let counter = PerCpu::<i64, SHIFT>::new(unsafe { (&raw mut (*parts).counter).cast() });
+    // SAFETY: the parts are valid.
+    let change = |delta| unsafe { add_overflowing(counter, delta) };
+    assert_eq!(change(i64::MAX), Sum::Added, "to the end");
+    assert_eq!(change(1), Sum::Overflowed, "to the other end");
+    assert_eq!(change(-1), Sum::Overflowed, "and back");
+    assert_eq!(change(i64::MIN), Sum::Added);
+    assert_eq!(change(i64::MIN), Sum::Overflowed);
+    assert_eq!(change(-8), Sum::Added);
+    // SAFETY: the parts are valid.
+    assert_eq!([0, 1].map(|cpu| unsafe { counter.of_cpu(cpu).read() }), [0, i64::MAX - 8]);
 }
 
 #[test]

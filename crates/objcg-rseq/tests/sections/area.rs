@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
-use objcg_rseq::{END, Entry, PerCpu, Registration, Stack, Stopper, TaggedWord};
+use objcg_rseq::{END, Entry, PerCpu, Registration, Stack, Stopper, Sum, TaggedWord};
 
 pub(crate) const SHIFT: u32 = 14;
 /// Places of each stack: all entries of a test fit one CPU's.
@@ -141,6 +141,11 @@ impl Area {
         unsafe { objcg_rseq::add(self.counter(), delta) }
     }
 
+    pub(crate) fn add_overflowing(self, delta: i64) -> Sum {
+        // SAFETY: as above; signed and unsigned counters add alike.
+        unsafe { objcg_rseq::add_overflowing(self.field(offset_of!(Part, counter)), delta) }
+    }
+
     /// `idx` is that of a word and its tag.
     pub(crate) fn compare_add(self, idx: usize, delta: i64) -> bool {
         let word = self.field(offset_of!(Part, words) + idx * size_of::<TaggedWord>());
@@ -171,6 +176,12 @@ impl Area {
         // SAFETY: the area is valid.
         let counts = (0..nr_cpus()).map(|cpu| unsafe { self.counter().of_cpu(cpu).read() });
         counts.fold(0, u64::wrapping_add)
+    }
+
+    /// The sum of all CPUs' counters, taken as signed ones and divided by `unit`; nobody uses them any more.
+    pub(crate) fn signed_count_in(self, unit: i64) -> i64 {
+        // SAFETY: the area is valid.
+        (0..nr_cpus()).map(|cpu| unsafe { self.counter().of_cpu(cpu).read() }.cast_signed() / unit).sum()
     }
 
     /// What all CPUs' words of a tag hold above what they began with; nobody uses them any more.

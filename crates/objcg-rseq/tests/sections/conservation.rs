@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use objcg_rseq::Entry;
+use objcg_rseq::{Entry, Sum};
 
 use crate::area::{Area, LIMIT, NR_PLACES, assert_conserved, entry, nr_cpus, number};
 use crate::child::{NO_LIBC_RSEQ, in_child};
@@ -50,6 +50,25 @@ fn counts_are_exact_under_own_registration() {
         count_in_a_storm();
         assert_eq!(objcg_rseq::registration(), objcg_rseq::Registration::Own);
     });
+}
+
+#[test]
+fn every_turn_of_a_counter_is_told_once() {
+    // A few additions go around: the turns make up for what the counters have lost.
+    const DELTA: i64 = 1 << 61;
+    let area = Area::new();
+    let nr_turns = AtomicI64::new(0);
+    storm(|_, round| {
+        let delta = if round % 3 == 0 { -DELTA } else { DELTA };
+        match area.add_overflowing(delta) {
+            Sum::Added => {}
+            Sum::Overflowed => _ = nr_turns.fetch_add(delta.signum(), Ordering::Relaxed),
+            Sum::GaveUp => panic!("every thread is registered"),
+        }
+    });
+    let of_one: i64 = (0..NR_ROUNDS).map(|round| if round % 3 == 0 { -1 } else { 1 }).sum();
+    let counts = i128::from(area.signed_count_in(DELTA)) + i128::from(nr_turns.into_inner()) * 8;
+    assert_eq!(counts, i128::from(of_one) * NR_THREADS as i128);
 }
 
 #[test]

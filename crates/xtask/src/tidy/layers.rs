@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["slab"],
     &["kmem_cache"],
     &["kmalloc"],
+    &["percpu"],
     &["stat"],
     &["fork"],
 ];
