@@ -67,16 +67,17 @@ fn i7_a_process_without_groups_has_no_trace_of_them() {
     if !in_own_process("i7_a_process_without_groups_has_no_trace_of_them", on_one_cpu) {
         return;
     }
-    // Sheaf sizes adapt to the work at first.
-    for _ in 0..20 {
-        churn();
-    }
-    let before = objcg_core::stat::pages().used_bytes;
-    for _ in 0..20 {
-        churn();
-    }
-    let after = objcg_core::stat::pages().used_bytes;
-    assert_eq!(after, before, "the same work over again takes no page more");
+    let most_after = |nr_rounds| {
+        let used_bytes = (0..nr_rounds).map(|_| {
+            churn();
+            objcg_core::stat::pages().used_bytes
+        });
+        used_bytes.max()
+    };
+    // Sheaf sizes adapt to the work at first, and go to and fro a little.
+    let before = most_after(40);
+    let after = most_after(20);
+    assert!(after <= before, "the same work over again takes no page more: {after:?} bytes, {before:?} before");
     assert_eq!((objcg::nr_groups(), objcg::nr_dying(), objcg::nr_vessels()), (0, 0, 0));
     let root = Memcg::root();
     let kept = vec![vec![1u8; 100]; 1000];
