@@ -4,7 +4,7 @@
 //! objects, the engine's own tables. One lock, the *page lock*, guards the free runs and the shape of all runs; it is the
 //! innermost of the engine's locks.
 //!
-//! **Hysteresis.** Freed runs stay resident (dirty) up to a bound: 2 MiB plus 1/16 of the pages in use. Past it the
+//! **Hysteresis.** Freed runs stay resident (dirty) up to a bound: 1.5 MiB plus 1/16 of the pages in use. Past it the
 //! longest runs are released until half the bound is left, so a loop that sits on the bound does not fault its pages in
 //! each round. The release itself runs outside the lock.
 
@@ -25,7 +25,7 @@ use region::Reservation;
 pub(crate) use region::{address, end, page, page_at};
 use runs::FreeRuns;
 
-const DIRTY_BASE_PAGES: usize = (2 << 20) / PAGE_SIZE;
+const DIRTY_BASE_PAGES: usize = (3 << 19) / PAGE_SIZE;
 const DIRTY_SHARE: usize = 16;
 /// Pages by which the region grows at least: 8 MiB.
 const GROW_PAGES: u32 = 2048;
