@@ -67,8 +67,8 @@ impl Effort {
         Effort { nr_repetitions, repetition: Duration::from_micros(micros), factor }
     }
 
-    /// Nanoseconds an operation of each repetition of `work`, which is of one thread and does as many operations as it is told, a multiple of
-    /// `grain`. What warms up and finds the length is left out.
+    /// Nanoseconds an operation of each repetition of `work`, which is of one thread and does as many operations as it is told,
+    /// a multiple of `grain`. What warms up and finds the length is left out.
     pub(crate) fn repeat(self, grain: u64, mut work: impl FnMut(u64)) -> Vec<f64> {
         let [times] = self.repeat_in_turn(grain, |_, nr_ops| work(nr_ops));
         times

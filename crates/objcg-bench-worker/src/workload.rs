@@ -8,6 +8,7 @@ mod interleave;
 mod larson;
 mod lifo;
 mod mstress;
+mod percpu;
 mod realloc;
 mod residue;
 mod ring;
@@ -35,6 +36,7 @@ pub(crate) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
         "tenants" => tenants::run(job, effort, answer),
         "depth" => depth::run(job, effort, answer),
         "interleave" => interleave::run(job, effort, answer),
+        "percpu" => percpu::run(job, effort, answer),
         "residue" => residue::run(job, effort, answer),
         unknown => Err(format!("no workload {unknown}")),
     }

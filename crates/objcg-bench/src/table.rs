@@ -24,6 +24,12 @@ const OF_BURST: &[Column] = &[
     ("2 s later", |f, l| or_dash(f.point(l, "later"), bytes)),
 ];
 
+const OF_PERCPU: &[Column] = &[
+    ("used", |f, l| or_dash(f.point(l, "used"), bytes)),
+    ("used/populated", |f, l| or_dash(f.share(l, "used", "populated"), share)),
+    ("held/used", |f, l| or_dash(f.share(l, "held", "used"), share)),
+];
+
 const OF_TENANTS: &[Column] = &[
     ("RSS", |f, l| or_dash(f.point(l, "after"), bytes)),
     ("live/RSS", |f, l| or_dash(f.share(l, "live", "after"), share)),
@@ -76,6 +82,7 @@ fn one_workload(figures: &Figures, workload: &Workload, variant: &str, baseline:
     let columns = match workload.kind {
         WorkloadKind::Burst => OF_BURST,
         WorkloadKind::Tenants => OF_TENANTS,
+        WorkloadKind::PerCpu => OF_PERCPU,
         _ => PEAK,
     };
     let cases = figures.cases(workload.name, variant);

@@ -85,6 +85,7 @@ pub(crate) fn all(figures: &Figures) -> Vec<Target> {
     targets.extend(judge.programs());
     targets.extend(judge.accounting());
     targets.extend(judge.memory());
+    targets.extend(judge.percpu());
     targets
 }
 
@@ -173,6 +174,37 @@ impl Judge<'_> {
         let name = "burst, RSS two seconds after the last free";
         targets.push(Target::new(name, Bound::AtMost(8.0 * MIB), later, format::bytes));
         targets
+    }
+
+    fn percpu(&self) -> Vec<Target> {
+        let of = self.line("percpu", "-", "objcg", Mode::On);
+        let found = |value: Option<f64>| value.map(|value| (value, String::new()));
+        let ratio = |case, against| found(self.figures.ratio_of_cases(of, case, against));
+        let ns = |case| found(self.figures.ns(of, case));
+        let share = |part, whole| found(self.figures.share(of, part, whole));
+        vec![
+            Target::new(
+                "per-CPU counter / thread's number",
+                Bound::AtMost(1.5),
+                ratio("counter", "local"),
+                format::ratio,
+            ),
+            Target::new(
+                "shared atomic / per-CPU counter, 2 threads",
+                Bound::AtLeast(5.0),
+                ratio("sharedx2", "counterx2"),
+                format::ratio,
+            ),
+            Target::new("ns to allocate 4 bytes on each CPU", Bound::AtMost(200.0), ns("alloc"), format::nanoseconds),
+            Target::new("ns to free them", Bound::AtMost(200.0), ns("free"), format::nanoseconds),
+            Target::new("per-CPU memory, held / used", Bound::AtMost(1.25), share("held", "used"), format::share),
+            Target::new(
+                "per-CPU memory, used / populated",
+                Bound::AtLeast(0.9),
+                share("used", "populated"),
+                format::share,
+            ),
+        ]
     }
 
     /// The largest ratio to any of the rivals in any case.

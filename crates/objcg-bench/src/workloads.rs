@@ -24,9 +24,11 @@ pub(crate) enum WorkloadKind {
     Groups,
     /// Questions that only objcg raises.
     OwnGroups,
+    /// The same. Looks at memory.
+    PerCpu,
 }
 
-pub(crate) static WORKLOADS: [Workload; 13] = [
+pub(crate) static WORKLOADS: [Workload; 14] = [
     everybody("lifo", "an object is allocated and freed: 16 to 1,024 bytes", PAIR),
     everybody("large", "the same of 4 and 32 KiB", PAIR),
     everybody("batch", "a thousand objects are allocated, then freed in a random order", PAIR),
@@ -59,6 +61,12 @@ pub(crate) static WORKLOADS: [Workload; 13] = [
         about: "a pair in a loop, for each number of bytes left in a stock",
         operation: PAIR,
         kind: WorkloadKind::OwnGroups,
+    },
+    Workload {
+        name: "percpu",
+        about: "counters: of a thread, of all CPUs, shared; and 100,000 of 4 bytes on each CPU",
+        operation: "an addition, an allocation, a free",
+        kind: WorkloadKind::PerCpu,
     },
 ];
 
@@ -95,8 +103,8 @@ impl Workload {
                 rival.modes().iter().copied().chain(heaps).collect()
             }
             WorkloadKind::Groups if has_groups => vec![Mode::On],
-            WorkloadKind::OwnGroups if is_objcg => vec![Mode::On],
-            WorkloadKind::Groups | WorkloadKind::OwnGroups => Vec::new(),
+            WorkloadKind::OwnGroups | WorkloadKind::PerCpu if is_objcg => vec![Mode::On],
+            WorkloadKind::Groups | WorkloadKind::OwnGroups | WorkloadKind::PerCpu => Vec::new(),
         }
     }
 
