@@ -23,7 +23,7 @@ fn the_list_as_json_has_the_same_allocators_in_the_same_order() {
     assert_eq!(rivals[0]["name"], "objcg");
     assert_eq!(rivals[1]["version"], Value::Null);
     assert!(rivals.iter().skip(2).all(|rival| rival["version"].is_string() && rival["licence"].is_string()));
-    assert_eq!(list["workloads"].as_array().unwrap().len(), 13);
+    assert_eq!(list["workloads"].as_array().unwrap().len(), 14);
 }
 
 #[test]

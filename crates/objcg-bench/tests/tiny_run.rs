@@ -9,7 +9,7 @@ use cli::{objcg_bench_in, printed};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const WORKLOADS: [&str; 13] = [
+const WORKLOADS: [&str; 14] = [
     "lifo",
     "large",
     "batch",
@@ -23,6 +23,7 @@ const WORKLOADS: [&str; 13] = [
     "depth",
     "interleave",
     "residue",
+    "percpu",
 ];
 
 #[test]
@@ -56,6 +57,11 @@ fn every_workload_answers() {
     assert_ne!(verdict("depth 16 / depth 1"), "not_measured");
     assert_eq!(verdict("lifo in no group / mimalloc v3"), "not_measured");
     assert_plots(&directory);
+
+    let arguments = ["depth", "--tiny", "--rivals", "objcg", "--markdown"];
+    let document = printed(&objcg_bench_in(directory.path(), &arguments));
+    assert!(document.contains("\n### depth: "), "{document}");
+    assert!(document.contains("\n| objcg on | "), "{document}");
 }
 
 fn assert_memory(memory: &[Value]) {
