@@ -35,7 +35,7 @@ const EMPTY_SHARE: (u32, u32) = (4, 256);
 /// Slabs that a cache had before count for one place in this many.
 const PEAK_SHARE: u64 = 4;
 /// Fewer bytes of slabs are not worth a look.
-const MIN_SLAB_BYTES: u64 = 64 << 10;
+const MIN_SLAB_BYTES: u64 = 32 << 10;
 
 /// Bytes of objects in all barns.
 static SHELVED: AtomicUsize = AtomicUsize::new(0);
