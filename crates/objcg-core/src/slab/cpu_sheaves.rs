@@ -385,6 +385,7 @@ impl Pair {
 
     fn alloc_slow(&mut self, cache: &Cache) -> Option<FreeObject> {
         if self.spare.as_ref().is_some_and(|spare| !spare.is_empty()) {
+            cache.sheaf_size.note_swap();
             mem::swap(&mut self.main, &mut self.spare);
             return self.main.as_mut().and_then(Sheaf::pop);
         }
@@ -413,6 +414,7 @@ impl Pair {
 
     fn free_slow(&mut self, cache: &Cache, object: FreeObject) {
         if self.spare.as_ref().is_some_and(|spare| spare.room() > 0) {
+            cache.sheaf_size.note_swap();
             mem::swap(&mut self.main, &mut self.spare);
         } else {
             self.make_room(cache);

@@ -2,7 +2,8 @@
 //!
 //! A sheaf that is too small sends a loop to the slabs and back again; one that is too large keeps objects from others, and each
 //! of those may be the last of its slab. So a cache starts small and its sheaves double when objects go to the slabs in one
-//! direction soon after they came in the other: then a larger sheaf would have kept them. They become smallest when the cache's
+//! direction soon after they came in the other: then a larger sheaf would have kept them. They double as well when main sheaf and
+//! spare change places all the time, as they do in a cache of few large objects. They become smallest when the cache's
 //! slabs stand nearly empty, since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`].
 //!
 //! | | objects | bytes |
@@ -34,6 +35,8 @@ const SHELVED_SHARE: usize = 32;
 const EMPTY_SHARE: (u32, u32) = (4, 256);
 /// Slabs that a cache had before count for one place in this many.
 const PEAK_SHARE: u64 = 4;
+/// A cache whose sheaves change places so often has larger ones.
+const SWAPS_TO_GROW: u32 = 256;
 /// Fewer bytes of slabs are not worth a look.
 const MIN_SLAB_BYTES: u64 = 32 << 10;
 
@@ -64,6 +67,8 @@ pub(super) struct SheafSize {
     before: AtomicU32,
     /// The most places since then.
     peak: AtomicU64,
+    /// Times that a sheaf changed places with the spare.
+    nr_swaps: AtomicU32,
 }
 
 impl SheafSize {
@@ -77,6 +82,7 @@ impl SheafSize {
         empty_share: AtomicU32::new(EMPTY_SHARE.0),
         before: AtomicU32::new(0),
         peak: AtomicU64::new(0),
+        nr_swaps: AtomicU32::new(0),
     };
 
     pub(super) const fn for_objects(size: usize) -> SheafSize {
@@ -125,6 +131,13 @@ impl SheafSize {
     /// Objects are about to go to the slabs.
     pub(super) fn note_put(&self) {
         if self.last_move.swap(TO_SLABS, Ordering::Relaxed) == FROM_SLABS {
+            self.grow();
+        }
+    }
+
+    /// A sheaf changes places with the spare.
+    pub(super) fn note_swap(&self) {
+        if self.nr_swaps.fetch_add(1, Ordering::Relaxed) % SWAPS_TO_GROW == SWAPS_TO_GROW - 1 {
             self.grow();
         }
     }
