@@ -36,12 +36,12 @@ static NR_CPUS: AtomicUsize = AtomicUsize::new(0);
 /// The number of CPUs that have slots: those that the kernel says may ever come up.
 #[must_use]
 pub fn nr_cpus() -> usize {
-    // Relaxed: every thread that finds 0 computes the same number.
+    // Relaxed: the number is all that there is, and it never changes again.
     match NR_CPUS.load(Ordering::Relaxed) {
         0 => {
             let nr_cpus = os::nr_possible_cpus().clamp(1, MAX_CPUS);
-            NR_CPUS.store(nr_cpus, Ordering::Relaxed);
-            nr_cpus
+            let winner = NR_CPUS.compare_exchange(0, nr_cpus, Ordering::Relaxed, Ordering::Relaxed);
+            winner.map_or_else(|winner| winner, |_| nr_cpus)
         }
         nr_cpus => nr_cpus,
     }

@@ -23,9 +23,11 @@ static REGISTER: extern "C" fn() = {
 };
 
 extern "C" fn prepare() {
-    memcg::hold_for_fork();
+    memcg::hold_tree_for_fork();
     kmalloc::hold_for_fork();
     kmem_cache::hold_for_fork();
+    // Objects are discharged with a sheaf's slot or barn held.
+    memcg::hold_for_fork();
     slab::caches_for_fork().iter().for_each(slab::Cache::hold_for_fork);
     page_alloc::hold_for_fork();
     percpu::hold_for_fork();
@@ -35,7 +37,8 @@ extern "C" fn release() {
     percpu::release_after_fork();
     page_alloc::release_after_fork();
     slab::caches_for_fork().iter().rev().for_each(slab::Cache::release_after_fork);
+    memcg::release_after_fork();
     kmem_cache::release_after_fork();
     kmalloc::release_after_fork();
-    memcg::release_after_fork();
+    memcg::release_tree_after_fork();
 }

@@ -365,7 +365,17 @@ pub fn stock_bound_per_cpu() -> u64 {
     charge::max_stock_bytes_per_cpu()
 }
 
-/// Takes the locks of this side for a `fork`.
+/// Takes the lock of the tree for a `fork`: the first of all.
+pub(crate) fn hold_tree_for_fork() {
+    tree::hold_tree_for_fork();
+}
+
+/// Gives back what [`hold_tree_for_fork`] took.
+pub(crate) fn release_tree_after_fork() {
+    tree::release_tree_after_fork();
+}
+
+/// Takes the other locks of this side for a `fork`: below those of sheaves.
 pub(crate) fn hold_for_fork() {
     tree::hold_for_fork();
 }

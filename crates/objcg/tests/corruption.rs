@@ -205,7 +205,7 @@ fn bytes_that_look_like_a_free_objects_are_freed_like_any() {
 
 #[test]
 fn fork_in_a_threaded_process_leaves_a_usable_child() {
-    const NR_FORKS: usize = 60;
+    const NR_FORKS: usize = 150;
     const PATIENCE_S: u32 = 60;
     let stop = AtomicBool::new(false);
     let tenant = Memcg::root().create("forking").expect("a new name");
@@ -219,8 +219,11 @@ fn fork_in_a_threaded_process_leaves_a_usable_child() {
                     let child = tenant.create(&format!("{nth}-{round}")).expect("a new name");
                     let objects: Vec<Vec<u8>> = child.scope(|| (0..40).map(|n| vec![1; n * 1000 + 1]).collect());
                     let counters = child.scope(|| [(); 20].map(|()| PerCpuCounter::new().expect("memory")));
+                    // More than sheaves keep: their charge goes back with a slot held, to a vessel that has to be followed.
+                    let many: Vec<Box<[u8; 500]>> = child.scope(|| (0..2000).map(|_| Box::new([1; 500])).collect());
                     counters.iter().for_each(|counter| counter.add(1));
-                    drop((objects, counters));
+                    child.delete().expect("it has no children");
+                    drop((objects, counters, many));
                 }
             });
         }

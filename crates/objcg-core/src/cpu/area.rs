@@ -250,12 +250,15 @@ impl CpuWords {
     }
 }
 
-/// Takes the locks of all CPUs' words for a `fork`.
+/// Takes the locks of all CPUs' words for a `fork`, and the one of the area's making first: so the parts are the same when they
+/// are given back.
 pub(crate) fn hold_for_fork() {
+    MAKING.hold_for_fork();
     CpuId::all().filter_map(part).for_each(|part| part.words_lock.hold_for_fork());
 }
 
 /// Gives back what [`hold_for_fork`] took.
 pub(crate) fn release_after_fork() {
     CpuId::all().filter_map(part).for_each(|part| part.words_lock.force_unlock());
+    MAKING.force_unlock();
 }

@@ -38,6 +38,16 @@ pub(crate) fn set_discharge(discharge: fn(u32)) {
     *KEPT_IN_KIND.lock() = Some(discharge);
 }
 
+pub(super) fn hold_for_fork() {
+    VESSELS.hold_for_fork();
+    KEPT_IN_KIND.hold_for_fork();
+}
+
+pub(super) fn release_after_fork() {
+    KEPT_IN_KIND.force_unlock();
+    VESSELS.release_after_fork();
+}
+
 /// Charges `nr_bytes` to a vessel's group. Returns the vessel that was charged: the same, or where it leads to after its
 /// group was deleted. [`credit`] takes the bytes back.
 #[inline]

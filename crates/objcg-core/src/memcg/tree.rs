@@ -284,16 +284,22 @@ pub(super) fn nr_groups() -> usize {
     TREE.lock().index.nr_groups()
 }
 
-pub(super) fn hold_for_fork() {
+pub(super) fn hold_tree_for_fork() {
     TREE.hold_for_fork();
+}
+
+pub(super) fn hold_for_fork() {
     cpu::hold_for_fork();
-    VESSELS.hold_for_fork();
+    super::charge::hold_for_fork();
     super::node::hold_for_fork();
 }
 
 pub(super) fn release_after_fork() {
     super::node::release_after_fork();
-    VESSELS.release_after_fork();
+    super::charge::release_after_fork();
     cpu::release_after_fork();
+}
+
+pub(super) fn release_tree_after_fork() {
     TREE.force_unlock();
 }

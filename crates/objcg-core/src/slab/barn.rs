@@ -68,6 +68,13 @@ impl<S> Barn<S> {
         self.shelves.lock().full.items.iter().flatten().for_each(visit);
     }
 
+    /// Runs `work` while nobody else has the barn.
+    #[cfg(not(loom))]
+    pub(super) fn held<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _shelves = self.shelves.lock();
+        work()
+    }
+
     #[cfg(not(loom))]
     pub(super) fn hold_for_fork(&self) {
         self.shelves.hold_for_fork();

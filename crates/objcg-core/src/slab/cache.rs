@@ -49,8 +49,10 @@ pub(crate) struct Cache {
     next_free: AtomicU32,
     /// Which stacks are this cache's: classes count from 0, typed caches from [`NR_CLASSES`].
     number: AtomicU32,
-    /// One slot a CPU; null until the first object.
+    /// One slot a CPU; null until the first object, then the same for ever.
     pub(super) cpu_sheaves: AtomicPtr<CpuSheaves>,
+    /// The slots whose locks a `fork` holds.
+    pub(super) held_for_fork: AtomicPtr<CpuSheaves>,
     pub(super) counters: Counters,
     pub(super) lists: Lock<SlabLists>,
     pub(super) barn: Barn<Sheaf>,
@@ -90,6 +92,7 @@ impl Cache {
         next_free: AtomicU32::new(0),
         number: AtomicU32::new(u32::MAX),
         cpu_sheaves: AtomicPtr::new(core::ptr::null_mut()),
+        held_for_fork: AtomicPtr::new(core::ptr::null_mut()),
         counters: Counters { nr_slabs: AtomicU64::new(0), nr_taken: AtomicU64::new(0), owner_bytes: AtomicU64::new(0) },
         lists: Lock::new(SlabLists::EMPTY),
         barn: Barn::new(),
@@ -143,7 +146,7 @@ impl Cache {
         if cache.stat().nr_slabs != 0 {
             return false;
         }
-        cache.free_cpu_sheaves();
+        // Its slots stay for the next cache of the number: a drain or a fork may be looking at them.
         TABLE.free(idx);
         true
     }

@@ -197,32 +197,33 @@ impl Cache {
 
     /// This cache's slot of a CPU; `None` without sheaves or without memory for the slots.
     fn slot(&self, cpu: CpuId) -> Option<&'static CpuSheaves> {
+        // A cache of the table may have slots of the one that had the number before, and no sheaves itself.
+        if self.sheaf_size.capacity() == 0 {
+            return None;
+        }
         // Acquire pairs with the Release in `make_slots`.
         let mut slots = self.cpu_sheaves.load(Ordering::Acquire);
         if slots.is_null() {
             slots = self.make_slots()?.as_ptr();
         }
-        // SAFETY: there is one slot for each CPU id.
-        let slot = unsafe { slots.add(cpu.index()) };
-        // SAFETY: slots are initialised before they are published and live as long as the cache has users.
-        Some(unsafe { &*slot })
+        Some(slot_of(slots, cpu))
     }
 
     #[cold]
     #[inline(never)]
     fn make_slots(&self) -> Option<NonNull<CpuSheaves>> {
-        if self.sheaf_size.capacity() == 0 {
-            return None;
-        }
         in_kind::init();
         // Zero is a free lock and no sheaves.
         let slots = meta::alloc(slot_bytes())?.cast::<CpuSheaves>();
-        let exchanged = self.cpu_sheaves.compare_exchange(
-            core::ptr::null_mut(),
-            slots.as_ptr(),
-            Ordering::Release,
-            Ordering::Acquire,
-        );
+        // With the barn held: a fork that holds it has seen all slots that there are.
+        let exchanged = self.barn.held(|| {
+            self.cpu_sheaves.compare_exchange(
+                core::ptr::null_mut(),
+                slots.as_ptr(),
+                Ordering::Release,
+                Ordering::Acquire,
+            )
+        });
         let Err(winner) = exchanged else { return Some(slots) };
         // SAFETY: the slots were not published.
         unsafe { meta::free(slots.cast(), slot_bytes()) };
@@ -230,12 +231,13 @@ impl Cache {
     }
 
     /// Runs `look` on each CPU's slot, if the cache has slots.
-    pub(super) fn for_each_slot(&self, mut look: impl FnMut(CpuId, &'static CpuSheaves)) {
-        if !self.cpu_sheaves.load(Ordering::Acquire).is_null() {
-            for cpu in CpuId::all() {
-                let Some(slot) = self.slot(cpu) else { break };
-                look(cpu, slot);
-            }
+    pub(super) fn for_each_slot(&self, look: impl FnMut(CpuId, &'static CpuSheaves)) {
+        self.for_each_of(self.cpu_sheaves.load(Ordering::Acquire), look);
+    }
+
+    fn for_each_of(&self, slots: *mut CpuSheaves, mut look: impl FnMut(CpuId, &'static CpuSheaves)) {
+        if !slots.is_null() {
+            CpuId::all().for_each(|cpu| look(cpu, slot_of(slots, cpu)));
         }
     }
 
@@ -262,27 +264,28 @@ impl Cache {
         sheaf.free();
     }
 
-    /// Gives the slots' memory back. The cache has no users any more and its sheaves are flushed.
-    pub(super) fn free_cpu_sheaves(&self) {
-        let slots = self.cpu_sheaves.swap(core::ptr::null_mut(), Ordering::Relaxed);
-        if let Some(slots) = NonNull::new(slots) {
-            // SAFETY: the cache is being destroyed by its last user, so nobody is in a slot.
-            unsafe { meta::free(slots.cast(), slot_bytes()) };
-        }
-    }
-
     /// Takes every lock of the cache for a `fork`, in lock order.
     pub(crate) fn hold_for_fork(&self) {
-        self.for_each_slot(|_, slot| slot.0.hold_for_fork());
-        self.barn.hold_for_fork();
+        loop {
+            let slots = self.cpu_sheaves.load(Ordering::Acquire);
+            self.held_for_fork.store(slots, Ordering::Relaxed);
+            self.for_each_of(slots, |_, slot| slot.0.hold_for_fork());
+            self.barn.hold_for_fork();
+            if self.cpu_sheaves.load(Ordering::Acquire) == slots {
+                break;
+            }
+            // Made in between, from none: none is held. The barn keeps others from making them now.
+            self.barn.release_after_fork();
+        }
         self.lists.hold_for_fork();
     }
 
     /// Gives back what [`Cache::hold_for_fork`] took.
     pub(crate) fn release_after_fork(&self) {
+        // Before the lists and the barn, whose waiters may be in the slots.
+        self.for_each_of(self.held_for_fork.load(Ordering::Relaxed), |_, slot| slot.0.force_unlock());
         self.lists.force_unlock();
         self.barn.release_after_fork();
-        self.for_each_slot(|_, slot| slot.0.force_unlock());
     }
 }
 
@@ -403,7 +406,7 @@ impl Pair {
                 let main = self.main.insert(empty);
                 // Half a sheaf: the other half is room for frees, and unused objects pin slabs.
                 cache.sheaf_size.note_take();
-                cache.take(main.room().div_ceil(2), |object| {
+                cache.take(main.room().div_ceil(2).max(1), |object| {
                     main.push(object);
                 });
                 main
@@ -473,6 +476,14 @@ impl Cache {
         empty.free();
         self.new_sheaf()
     }
+}
+
+/// A CPU's slot of a cache that has slots at `slots`.
+fn slot_of(slots: *mut CpuSheaves, cpu: CpuId) -> &'static CpuSheaves {
+    // SAFETY: there is one slot for each CPU id.
+    let slot = unsafe { slots.add(cpu.index()) };
+    // SAFETY: slots are initialised before they are published, and never freed.
+    unsafe { &*slot }
 }
 
 fn slot_bytes() -> usize {

@@ -96,7 +96,10 @@ impl SheafSize {
         self.last_move.store(NEITHER, Ordering::Relaxed);
         self.look_at.store(u64::MAX, Ordering::Relaxed);
         self.empty_share.store(EMPTY_SHARE.0, Ordering::Relaxed);
+        self.before.store(0, Ordering::Relaxed);
         self.peak.store(0, Ordering::Relaxed);
+        self.nr_swaps.store(0, Ordering::Relaxed);
+        self.reset.store(RESETS.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Objects of a new sheaf; 0 without sheaves.
@@ -116,9 +119,12 @@ impl SheafSize {
 
     /// Objects are about to come from the slabs.
     pub(super) fn note_take(&self) {
-        if self.look_at.swap(u64::MAX, Ordering::Relaxed) != u64::MAX {
+        // Acquire pairs with the Release in `is_holding_slabs`: the capacity from before is there.
+        if self.look_at.swap(u64::MAX, Ordering::Acquire) != u64::MAX {
             // Sheaves were emptied, and now objects are wanted again: as if it had not been done, and less readily next time.
-            self.capacity.store(self.before.load(Ordering::Relaxed), Ordering::Relaxed);
+            let size = self.size.load(Ordering::Relaxed) as usize;
+            let before = self.before.load(Ordering::Relaxed).clamp(smallest(size), largest(size));
+            self.capacity.store(before, Ordering::Relaxed);
             self.peak.store(0, Ordering::Relaxed);
             let share = self.empty_share.load(Ordering::Relaxed);
             self.empty_share.store((2 * share).min(EMPTY_SHARE.1), Ordering::Relaxed);
@@ -148,7 +154,7 @@ impl SheafSize {
         if self.reset.swap(resets, Ordering::Relaxed) != resets {
             self.capacity.store(first(size), Ordering::Relaxed);
         }
-        let old = self.capacity();
+        let old = self.capacity().clamp(smallest(size), largest(size));
         let new = (2 * old).min(largest(size));
         let extra = (new - old) as usize * size;
         if EXTRA.fetch_add(extra, Ordering::Relaxed) + extra > EXTRA_BYTES {
@@ -173,10 +179,13 @@ impl SheafSize {
         {
             return false;
         }
-        let capacity = self.capacity.swap(smallest(size as usize), Ordering::Relaxed);
-        if self.look_at.swap(nr_taken / 2, Ordering::Relaxed) == u64::MAX {
-            self.before.store(capacity, Ordering::Relaxed);
+        if self.look_at.load(Ordering::Relaxed) == u64::MAX {
+            self.before.store(self.capacity(), Ordering::Relaxed);
         }
+        // Release: whoever sees that sheaves were emptied restores the capacity from before. Another CPU may do so between these
+        // two stores: then the sheaves are smallest for a while although objects are wanted, and grow.
+        self.look_at.store(nr_taken / 2, Ordering::Release);
+        self.capacity.store(smallest(size as usize), Ordering::Relaxed);
         true
     }
 }
