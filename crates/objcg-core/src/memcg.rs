@@ -29,6 +29,7 @@ use node::node;
 
 pub(crate) use charge::{charge_ahead, charge_object, note_peak, set_discharge, uncharge_object};
 pub(crate) use current::current;
+pub use current::{move_into, moved_into};
 pub use name::{Name, NameError};
 pub(crate) use walk::{group_bytes, leads_to, stock_bytes};
 
@@ -96,6 +97,8 @@ pub enum LimitError {
 /// How often a group's limit was met, since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Events {
+    /// Charges after which usage was over the soft limit; one for each batch that was charged ahead.
+    pub high: u64,
     /// Charges that met the limit; some fitted after the stocks were drained.
     pub max: u64,
     /// Charges that were refused.
@@ -139,6 +142,7 @@ impl Memcg {
         let mut slots = room.iter_mut();
         tree::first_children(self.idx, nr_wanted, |idx| {
             if let Some(slot) = slots.next() {
+                tree::add_user(idx);
                 *slot = Some(Memcg { idx });
             }
         })
@@ -202,12 +206,7 @@ impl Memcg {
     /// # Errors
     /// See [`LimitError`].
     pub fn set_max(&self, max: Option<u64>) -> Result<u64, LimitError> {
-        if self.idx == node::ROOT {
-            return Err(LimitError::Root);
-        }
-        if self.is_deleted() {
-            return Err(LimitError::Deleted);
-        }
+        self.check_limitable()?;
         let max = max.unwrap_or(page_counter::UNLIMITED);
         let counter = &node(self.idx).counter;
         counter.set_max(max);
@@ -218,11 +217,45 @@ impl Memcg {
         Ok(counter.usage().saturating_sub(max))
     }
 
-    /// How often the limit was met.
+    /// The soft limit in bytes; `None` without one.
+    #[must_use]
+    pub fn high(&self) -> Option<u64> {
+        Some(node(self.idx).counter.high()).filter(|high| *high != page_counter::UNLIMITED)
+    }
+
+    /// Sets or lifts the soft limit: it refuses nothing, but charges that leave usage above it are counted. Returns by how
+    /// much usage is over it now.
+    ///
+    /// # Errors
+    /// See [`LimitError`].
+    pub fn set_high(&self, high: Option<u64>) -> Result<u64, LimitError> {
+        self.check_limitable()?;
+        let high = high.unwrap_or(page_counter::UNLIMITED);
+        let counter = &node(self.idx).counter;
+        counter.set_high(high);
+        // tidy: allow(saturating_sub): usage below the limit is no excess
+        Ok(counter.usage().saturating_sub(high))
+    }
+
+    fn check_limitable(&self) -> Result<(), LimitError> {
+        if self.idx == node::ROOT {
+            return Err(LimitError::Root);
+        }
+        if self.is_deleted() {
+            return Err(LimitError::Deleted);
+        }
+        Ok(())
+    }
+
+    /// How often the limits were met.
     #[must_use]
     pub fn events(&self) -> Events {
         let events = &node(self.idx).events;
-        Events { max: events.max.load(Ordering::Relaxed), oom: events.oom.load(Ordering::Relaxed) }
+        Events {
+            high: events.high.load(Ordering::Relaxed),
+            max: events.max.load(Ordering::Relaxed),
+            oom: events.oom.load(Ordering::Relaxed),
+        }
     }
 
     /// Gives back what the CPUs' stocks hold for the group and its descendants, so that at a quiet point [`usage`] is
@@ -240,6 +273,43 @@ impl Memcg {
     pub fn enter(&self) -> Entered<'_> {
         let previous = current::replace(node(self.idx).objcg.load(Ordering::Relaxed));
         Entered { previous, _bound: PhantomData }
+    }
+}
+
+/// For surfaces whose users cannot hold a [`Memcg`]: C, and the words of threads.
+impl Memcg {
+    /// The group's number and the generation of its slot in one word, never 0: names this group, and none that comes later.
+    #[must_use]
+    pub fn ticket(&self) -> u64 {
+        Memcg::ticket_of(self.idx)
+    }
+
+    fn ticket_of(idx: u32) -> u64 {
+        u64::from(node(idx).pin.generation()) << u32::BITS | u64::from(idx)
+    }
+
+    /// A handle to the group that had this ticket, if it is alive. Any number may be asked.
+    #[must_use]
+    pub fn of_ticket(ticket: u64) -> Option<Memcg> {
+        let idx = ticket as u32;
+        tree::try_add_user(idx, (ticket >> u32::BITS) as u32).then_some(Memcg { idx })
+    }
+
+    /// Visits the tickets of the first `nr_wanted` children, newest first, and returns how many there are, which may be more.
+    /// `visit` runs under the lock of the tree.
+    pub fn child_tickets(&self, nr_wanted: usize, mut visit: impl FnMut(u64)) -> usize {
+        tree::first_children(self.idx, nr_wanted, |idx| visit(Memcg::ticket_of(idx)))
+    }
+
+    /// Deletes a group of which one handle was forgotten (`mem::forget`), and drops that one too.
+    ///
+    /// # Errors
+    /// As [`Memcg::delete`]: the forgotten handle stays forgotten then.
+    pub fn delete_forgotten(&self) -> Result<(), DeleteError> {
+        self.delete()?;
+        // A group is deleted once, so this is done once.
+        drop(Memcg { idx: self.idx });
+        Ok(())
     }
 }
 

@@ -34,13 +34,25 @@ fn is_refused() -> bool {
 #[cfg(test)]
 use refusals::is_refused;
 
+/// Runs calls whose failure the engine answers itself: `errno` stays the program's, which `free` may not change.
+fn keeping_errno<R>(calls: impl FnOnce() -> R) -> R {
+    // SAFETY: no preconditions; the address is good as long as the thread lives.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the thread's own number, which nobody else refers to.
+    let before = unsafe { *errno };
+    let result = calls();
+    // SAFETY: as above.
+    unsafe { *errno = before };
+    result
+}
+
 fn mmap(nr_bytes: usize, protection: i32, extra_flags: i32) -> Option<NonNull<u8>> {
     if is_refused() {
         return None;
     }
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra_flags;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
-    let addr = unsafe { libc::mmap(ptr::null_mut(), nr_bytes, protection, flags, -1, 0) };
+    let addr = keeping_errno(|| unsafe { libc::mmap(ptr::null_mut(), nr_bytes, protection, flags, -1, 0) });
     if addr == libc::MAP_FAILED { None } else { NonNull::new(addr.cast()) }
 }
 
@@ -49,7 +61,7 @@ fn mmap(nr_bytes: usize, protection: i32, extra_flags: i32) -> Option<NonNull<u8
 pub(crate) fn reserve(nr_bytes: usize) -> Option<NonNull<u8>> {
     let start = mmap(nr_bytes, libc::PROT_NONE, libc::MAP_NORESERVE)?;
     // SAFETY: advice on a range that was just mapped. A kernel without huge pages refuses it, and needs none.
-    unsafe { libc::madvise(start.as_ptr().cast(), nr_bytes, libc::MADV_NOHUGEPAGE) };
+    keeping_errno(|| unsafe { libc::madvise(start.as_ptr().cast(), nr_bytes, libc::MADV_NOHUGEPAGE) });
     Some(start)
 }
 
@@ -65,7 +77,7 @@ pub(crate) fn map(nr_bytes: usize) -> Option<NonNull<u8>> {
 pub(crate) unsafe fn commit(addr: NonNull<u8>, nr_bytes: usize) -> bool {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the caller owns the range; widening its protection cannot invalidate a reference.
-    !is_refused() && unsafe { libc::mprotect(addr.as_ptr().cast(), nr_bytes, protection) == 0 }
+    !is_refused() && keeping_errno(|| unsafe { libc::mprotect(addr.as_ptr().cast(), nr_bytes, protection) == 0 })
 }
 
 /// Gives the memory of a range back; it reads as zero afterwards. False if the kernel refuses (locked memory).
@@ -74,7 +86,8 @@ pub(crate) unsafe fn commit(addr: NonNull<u8>, nr_bytes: usize) -> bool {
 /// The range is committed, owned by the caller, and nobody reads its present contents any more.
 pub(crate) unsafe fn release(addr: NonNull<u8>, nr_bytes: usize) -> bool {
     // SAFETY: the caller owns the range and gives up its contents.
-    !is_refused() && unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_DONTNEED) == 0 }
+    !is_refused()
+        && keeping_errno(|| unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_DONTNEED) == 0 })
 }
 
 /// Asks the kernel not to back a range by huge pages, where a write to one page would take memory for its neighbours. A
@@ -84,7 +97,7 @@ pub(crate) unsafe fn release(addr: NonNull<u8>, nr_bytes: usize) -> bool {
 /// The range lies in a reservation of the caller's.
 pub(crate) unsafe fn keep_pages_small(addr: NonNull<u8>, nr_bytes: usize) {
     // SAFETY: the caller owns the range; the advice changes no contents.
-    unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_NOHUGEPAGE) };
+    keeping_errno(|| unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_NOHUGEPAGE) });
 }
 
 /// Takes a mapping or a part of one away.
@@ -93,7 +106,7 @@ pub(crate) unsafe fn keep_pages_small(addr: NonNull<u8>, nr_bytes: usize) {
 /// The range is the caller's, from [`map`] or [`reserve`], and nothing refers to it any more.
 pub(crate) unsafe fn unmap(addr: NonNull<u8>, nr_bytes: usize) {
     // SAFETY: the caller owns the range. munmap of a part can fail only at the map limit; the range then leaks, unused.
-    unsafe { libc::munmap(addr.as_ptr().cast(), nr_bytes) };
+    keeping_errno(|| unsafe { libc::munmap(addr.as_ptr().cast(), nr_bytes) });
 }
 
 /// Resizes a mapping, moving it if need be; the contents move along. `None` leaves it as it was.
@@ -105,7 +118,8 @@ pub(crate) unsafe fn remap(addr: NonNull<u8>, old_bytes: usize, new_bytes: usize
         return None;
     }
     // SAFETY: the caller owns the whole mapping; the kernel picks a free address if it has to move.
-    let moved = unsafe { libc::mremap(addr.as_ptr().cast(), old_bytes, new_bytes, libc::MREMAP_MAYMOVE) };
+    let moved =
+        keeping_errno(|| unsafe { libc::mremap(addr.as_ptr().cast(), old_bytes, new_bytes, libc::MREMAP_MAYMOVE) });
     if moved == libc::MAP_FAILED { None } else { NonNull::new(moved.cast()) }
 }
 
@@ -113,7 +127,7 @@ pub(crate) unsafe fn remap(addr: NonNull<u8>, old_bytes: usize, new_bytes: usize
 pub(crate) fn address_space_limit() -> Option<usize> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid, exclusive out-parameter.
-    let status = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
+    let status = keeping_errno(|| unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) });
     if status != 0 || limit.rlim_cur == libc::RLIM_INFINITY {
         return None;
     }
@@ -122,7 +136,7 @@ pub(crate) fn address_space_limit() -> Option<usize> {
 
 /// The number of CPUs that may ever come up: one more than the highest number in the kernel's list of possible CPUs.
 pub(crate) fn nr_possible_cpus() -> usize {
-    read_possible_cpus().unwrap_or_else(|| {
+    keeping_errno(read_possible_cpus).unwrap_or_else(|| {
         // SAFETY: sysconf has no preconditions.
         let nr_configured = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
         usize::try_from(nr_configured).unwrap_or(1).max(1)
@@ -166,7 +180,7 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     let no_timeout = ptr::null::<libc::timespec>();
     // SAFETY: `word` is a live, aligned 32-bit word for the whole call.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, no_timeout) };
+    keeping_errno(|| unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, no_timeout) });
 }
 
 /// Wakes one thread that sleeps on `word`.
@@ -184,22 +198,18 @@ pub(crate) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: 
 }
 
 /// A pthread key that is made when it is first set.
-struct ThreadKey {
+pub(crate) struct ThreadKey {
     /// One more than the key; 0 before.
     key: AtomicU32,
 }
 
 impl ThreadKey {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         ThreadKey { key: AtomicU32::new(0) }
     }
 
-    /// This thread's value; null before it is set.
-    #[cfg(not(all(
-        any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")),
-        not(objcg_rseq_absent)
-    )))]
-    fn get(&self) -> *const libc::c_void {
+    /// This thread's value; null before it is set, and while `at_exit` runs.
+    pub(crate) fn get(&self) -> *const libc::c_void {
         let Some(key) = self.key.load(Ordering::Acquire).checked_sub(1) else { return ptr::null() };
         // SAFETY: the key was created and is never deleted.
         unsafe { libc::pthread_getspecific(key) }
@@ -207,7 +217,11 @@ impl ThreadKey {
 
     /// Sets this thread's value; `at_exit` is called with one that is not null when the thread ends. False without a key or
     /// memory.
-    fn set(&self, value: *const libc::c_void, at_exit: Option<unsafe extern "C" fn(*mut libc::c_void)>) -> bool {
+    pub(crate) fn set(
+        &self,
+        value: *const libc::c_void,
+        at_exit: Option<unsafe extern "C" fn(*mut libc::c_void)>,
+    ) -> bool {
         let Some(key) = self.key(at_exit) else { return false };
         // SAFETY: the key was created and is never deleted.
         unsafe { libc::pthread_setspecific(key, value) == 0 }

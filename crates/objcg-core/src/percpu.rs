@@ -21,6 +21,7 @@
 
 mod bits;
 mod chunk;
+mod counter;
 mod region;
 mod slots;
 mod state;
@@ -40,6 +41,7 @@ use crate::report::die;
 use crate::sync::{Guard, Lock, Ordering};
 use state::State;
 
+pub use counter::PerCpuCounter;
 pub use words::{Sum, Words};
 
 /// log2 of [`UNIT_BYTES`]: from one CPU's unit to the next.

@@ -96,6 +96,117 @@ pub fn stock_bound() -> u64 {
     memcg::stock_bound() + slab::in_kind_bound()
 }
 
+/// What a size class holds, for all groups and for nobody. Exact at a quiet point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassStat {
+    /// Bytes of an object's slot.
+    pub size: usize,
+    /// Live objects.
+    pub nr_objects: u64,
+    /// Free objects that CPUs keep at hand.
+    pub nr_waiting: u64,
+    /// Slabs held.
+    pub nr_slabs: u64,
+    /// Their bytes.
+    pub slab_bytes: u64,
+    /// Bytes of their owner vectors.
+    pub owner_bytes: u64,
+}
+
+impl ClassStat {
+    /// Bytes of the live objects.
+    #[must_use]
+    pub fn object_bytes(&self) -> u64 {
+        self.nr_objects * self.size as u64
+    }
+}
+
+/// Each size class, smallest first. Takes locks of each CPU's sheaves: microseconds.
+pub fn size_classes() -> impl Iterator<Item = ClassStat> {
+    slab::caches().iter().map(|cache| {
+        let stat = cache.stat();
+        let nr_waiting = cache.nr_waiting();
+        ClassStat {
+            size: cache.size(),
+            // tidy: allow(saturating_sub): both change while they are read
+            nr_objects: stat.nr_objects.saturating_sub(nr_waiting),
+            nr_waiting,
+            nr_slabs: stat.nr_slabs,
+            slab_bytes: stat.slab_bytes,
+            owner_bytes: stat.owner_bytes,
+        }
+    })
+}
+
+/// The whole process's memory from this allocator, in objects and bytes. Exact at a quiet point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeapStat {
+    /// Live objects of size classes.
+    pub slab_objects: u64,
+    /// Their bytes.
+    pub slab_object_bytes: u64,
+    /// Bytes of the size classes' slabs.
+    pub slab_bytes: u64,
+    /// Bytes of their owner vectors.
+    pub owner_bytes: u64,
+    /// Objects that are runs of pages.
+    pub large_objects: u64,
+    /// Their bytes.
+    pub large_bytes: u64,
+    /// Objects that are mappings of their own.
+    pub huge_objects: u64,
+    /// Their bytes.
+    pub huge_bytes: u64,
+    /// The page layer's figures, without huge objects.
+    pub pages: PageStat,
+}
+
+impl HeapStat {
+    /// Bytes of all live objects.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.slab_object_bytes + self.large_bytes + self.huge_bytes
+    }
+
+    /// Bytes held of the operating system: runs in use, free runs that are resident, huge objects.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        (self.pages.used_bytes + self.pages.dirty_bytes) as u64 + self.huge_bytes
+    }
+
+    /// Bytes of live slab objects per byte of slabs and owner vectors; 1 without slabs.
+    #[must_use]
+    pub fn utilisation(&self) -> f64 {
+        match self.slab_bytes + self.owner_bytes {
+            0 => 1.0,
+            held => self.slab_object_bytes as f64 / held as f64,
+        }
+    }
+}
+
+/// Looks at the whole heap: 64 bytes read for each page in use.
+#[must_use]
+pub fn heap() -> HeapStat {
+    let mut heap = HeapStat { pages: pages(), ..HeapStat::default() };
+    for class in size_classes() {
+        heap.slab_objects += class.nr_objects;
+        heap.slab_object_bytes += class.object_bytes();
+        heap.slab_bytes += class.slab_bytes;
+        heap.owner_bytes += class.owner_bytes;
+    }
+    page_alloc::for_each_object_run(|_, head| {
+        if head.kind() == PageKind::Large {
+            heap.large_objects += 1;
+            heap.large_bytes += u64::from(head.nr_pages()) * PAGE_SIZE as u64;
+        }
+    });
+    kmalloc::for_each_huge(|_, nr_bytes| {
+        heap.huge_objects += 1;
+        heap.huge_bytes += nr_bytes as u64;
+    });
+    heap
+}
+
 /// The page layer's figures: what the engine holds of the operating system.
 #[must_use]
 pub fn pages() -> PageStat {

@@ -150,7 +150,22 @@ impl Memcg {
         self.0.set_max(max)
     }
 
-    /// How often the limit was met, at this group itself.
+    /// The soft limit in bytes; `None` without one.
+    #[must_use]
+    pub fn high(&self) -> Option<u64> {
+        self.0.high()
+    }
+
+    /// Sets or lifts the soft limit: it refuses nothing, but charges that leave usage above it are counted in
+    /// [`events`](Memcg::events). Returns by how much usage is over it now.
+    ///
+    /// # Errors
+    /// It is the root, or was deleted.
+    pub fn set_high(&self, high: Option<u64>) -> Result<u64, LimitError> {
+        self.0.set_high(high)
+    }
+
+    /// How often the limits were met, at this group itself.
     #[must_use]
     pub fn events(&self) -> Events {
         self.0.events()

@@ -4,7 +4,6 @@
 
 #![expect(unsafe_code, reason = "turns addresses of per-CPU memory into references")]
 
-mod counter;
 mod zeroable;
 
 use std::fmt;
@@ -15,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use objcg_core::cpu::CpuId;
 use objcg_core::percpu;
 
-pub use counter::PerCpuCounter;
 pub use objcg_core::percpu::AllocError;
+pub use objcg_core::percpu::PerCpuCounter;
 pub use zeroable::Zeroable;
 
 /// A value of type `T` for each CPU that may ever come up.

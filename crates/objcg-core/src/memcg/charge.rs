@@ -171,7 +171,7 @@ fn charge_up(group: u32, nr_bytes: u64) -> Result<(), u32> {
     Ok(())
 }
 
-/// Raises the peaks to the present usage: what was charged is there now.
+/// Raises the peaks to the present usage, and counts who is over its soft limit: what was charged is there now.
 pub(crate) fn note_peak(vessel: u32) {
     if let Some(group) = PinnedNode::of_vessel(vessel) {
         note_peak_up(group.idx);
@@ -179,7 +179,13 @@ pub(crate) fn note_peak(vessel: u32) {
 }
 
 fn note_peak_up(group: u32) {
-    ancestors(group).for_each(|at| node(at).counter.note_peak());
+    for at in ancestors(group) {
+        let level = node(at);
+        level.counter.note_peak();
+        if level.counter.usage() > level.counter.high() {
+            level.events.high.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 #[cold]

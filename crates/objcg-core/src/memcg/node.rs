@@ -21,7 +21,7 @@ pub(super) const ROOT: u32 = 0;
 const INLINE_WORDS: usize = 16;
 const INLINE_BYTES: usize = INLINE_WORDS * size_of::<u64>();
 
-/// Four cache lines: 8 (pin) + 24 (counter) + 16 (events) + 56 (links) + 8 (name) + 128 (its text) = 240.
+/// Four cache lines: 8 (pin) + 32 (counter) + 24 (events) + 56 (links) + 8 (name) + 128 (its text) = 256.
 #[repr(C, align(64))]
 pub(super) struct Node {
     pub(super) pin: Pin,
@@ -52,8 +52,15 @@ const _: () = assert!(size_of::<Node>() == 256);
 /// How often a limit was met, at this group itself.
 #[repr(C)]
 pub(super) struct NodeEvents {
+    pub(super) high: AtomicU64,
     pub(super) max: AtomicU64,
     pub(super) oom: AtomicU64,
+}
+
+impl NodeEvents {
+    pub(super) fn reset(&self) {
+        [&self.high, &self.max, &self.oom].into_iter().for_each(|event| event.store(0, Ordering::Relaxed));
+    }
 }
 
 #[repr(C)]

@@ -1,6 +1,6 @@
 //! Usage and limit of one group, after the kernel's `mm/page_counter.c`; here in bytes, and never over the limit.
 //!
-//! One struct, six verbs. The kernel adds first and takes back what went over, so that readers can see usage above `max`
+//! One struct. The kernel adds first and takes back what went over, so that readers can see usage above `max`
 //! and two charges can refuse each other. Here a charge is a compare-exchange: it happens whole and within the limit, or
 //! not at all. It runs once a batch, not once an object, so the retry under contention does not show.
 
@@ -18,6 +18,7 @@ const VERSION: u64 = BYTES + 1;
 pub(crate) struct PageCounter {
     usage: AtomicU64,
     max: AtomicU64,
+    high: AtomicU64,
     peak: AtomicU64,
 }
 
@@ -26,6 +27,7 @@ impl PageCounter {
     pub(crate) fn reset(&self) {
         self.usage.store(0, Ordering::Relaxed);
         self.max.store(UNLIMITED, Ordering::Relaxed);
+        self.high.store(UNLIMITED, Ordering::Relaxed);
         self.peak.store(0, Ordering::Relaxed);
     }
 
@@ -75,6 +77,15 @@ impl PageCounter {
     /// The limit in bytes.
     pub(crate) fn max(&self) -> u64 {
         self.max.load(Ordering::Relaxed)
+    }
+
+    /// The soft limit in bytes: no charge asks it.
+    pub(crate) fn high(&self) -> u64 {
+        self.high.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_high(&self, nr_bytes: u64) {
+        self.high.store(nr_bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn set_max(&self, nr_bytes: u64) {

@@ -92,11 +92,8 @@ fn insert(tree: &mut Tree, parent: u32, name: &Name) -> Result<u32, CreateError>
         return Err(CreateError::NoMemory);
     }
     new.counter.reset();
-    new.events.max.store(0, Ordering::Relaxed);
-    new.events.oom.store(0, Ordering::Relaxed);
+    new.events.reset();
     store(&new.parent, parent);
-    store(&new.nr_users, 1);
-    store(&new.users_pin, 1);
     store(&new.nr_children, 0);
     store(&new.first_child, ROOT);
     if !tree.index.insert(idx, name) {
@@ -112,6 +109,9 @@ fn insert(tree: &mut Tree, parent: u32, name: &Name) -> Result<u32, CreateError>
         return Err(CreateError::NoMemory);
     };
     store(&new.objcg, vessel);
+    // Only now: from here on `try_add_user` may succeed.
+    store(&new.users_pin, 1);
+    store(&new.nr_users, 1);
     let above = node(parent);
     above.pin.get();
     above.nr_users.fetch_add(1, Ordering::Relaxed);
@@ -188,6 +188,26 @@ pub(super) fn add_user(idx: u32) {
     node(idx).nr_users.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Becomes a user of the group that a slot had in a generation; false if it is not alive any more, or never was.
+pub(super) fn try_add_user(idx: u32, generation: u32) -> bool {
+    if idx >= NODES.nr_made() {
+        return false;
+    }
+    let group = node(idx);
+    // From 0 only under the tree lock: then somebody may be deleting the group.
+    let one_more = |nr_users| (nr_users > 0).then(|| nr_users + 1);
+    // Relaxed: the slot's fields are its user's by the pin word, read below.
+    if group.nr_users.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
+        return false;
+    }
+    // A user holds the slot, so the generation stays. It may be that of another group: then this was a short visit.
+    if group.pin.generation() == generation && !group.pin.is_dead() {
+        return true;
+    }
+    drop_user(idx);
+    false
+}
+
 /// Takes a user away; the last one's end deletes the group and gives the users' pin back.
 pub(super) fn drop_user(idx: u32) {
     // A loop, not a recursion: the end of a leaf can be the end of a chain of any depth.
@@ -243,8 +263,8 @@ pub(super) fn find_child(parent: u32, name: &Name) -> Option<u32> {
     Some(child)
 }
 
-/// Calls `sink` with the first `nr_wanted` children, newest first, each with one user more; returns how many there are.
-/// `sink` must not come back here.
+/// Calls `sink` with the first `nr_wanted` children, newest first; returns how many there are. Each is alive until `sink`
+/// returns, which must not come back here.
 pub(super) fn first_children(parent: u32, nr_wanted: usize, mut sink: impl FnMut(u32)) -> usize {
     let _tree = TREE.lock();
     let mut at = load(&node(parent).first_child);
@@ -252,7 +272,6 @@ pub(super) fn first_children(parent: u32, nr_wanted: usize, mut sink: impl FnMut
         if at == ROOT {
             break;
         }
-        add_user(at);
         sink(at);
         at = load(&node(at).next_sibling);
     }

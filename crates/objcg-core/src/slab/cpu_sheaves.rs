@@ -259,6 +259,14 @@ impl Cache {
         self.trim_empty(keep);
     }
 
+    /// Free objects that wait in sheaves. Exact at a quiet point.
+    pub(crate) fn nr_waiting(&self) -> u64 {
+        let mut nr_waiting = 0;
+        self.for_each_slot(|cpu, slot| nr_waiting += slot.nr_objects(self, cpu));
+        self.barn.for_each_full(|sheaf| nr_waiting += u64::from(sheaf.nr_objects()));
+        nr_waiting
+    }
+
     fn retire(&self, mut sheaf: Sheaf) {
         self.put_all(&mut sheaf);
         sheaf.free();
@@ -305,6 +313,14 @@ impl CpuSheaves {
                 let top = cache.stacks().top(cpu).load(Ordering::Relaxed);
                 on_stack.owners(top).any(test)
             })
+    }
+
+    /// Free objects here, as far as can be seen while others are at work.
+    fn nr_objects(&self, cache: &Cache, cpu: CpuId) -> u64 {
+        let pair = self.0.lock();
+        let on_stack = pair.on_stack.as_ref();
+        let on_stack = on_stack.map_or(0, |sheaf| sheaf.nr_objects(cache.stacks().top(cpu).load(Ordering::Relaxed)));
+        u64::from(on_stack) + pair.sheaves().map(|sheaf| u64::from(sheaf.nr_objects())).sum::<u64>()
     }
 }
 

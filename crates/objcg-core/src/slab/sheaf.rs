@@ -220,7 +220,7 @@ impl OnStack {
         Sheaf(self.0)
     }
 
-    fn nr_objects(&self, top: usize) -> u32 {
+    pub(super) fn nr_objects(&self, top: usize) -> u32 {
         ((top - self.0.as_ptr() as usize) / PLACE_BYTES) as u32
     }
 

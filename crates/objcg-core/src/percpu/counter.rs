@@ -11,13 +11,13 @@
 //! word' / 2^53 + turn · 2 · 1024 = word / 2^53 + delta
 //! ```
 //!
-//! How threads with and without restartable sequences share the words is at the head of `words.rs` in `objcg_core::percpu`.
+//! How threads with and without restartable sequences share the words is at the head of `words.rs`.
 
-use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use core::fmt;
 
-use objcg_core::cpu::nr_cpus;
-use objcg_core::percpu::{AllocError, Sum, Words};
+use super::{AllocError, Sum, Words};
+use crate::cpu::nr_cpus;
+use crate::sync::{AtomicI64, Ordering};
 
 /// What a CPU keeps to itself at most.
 const BATCH: i64 = 1024;
@@ -34,8 +34,7 @@ const _: () = assert!(BATCH.count_ones() == 1 && (-BATCH << SCALE) == i64::MIN);
 /// `lib/percpu_counter.c`.
 ///
 /// ```
-/// # #[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;
-/// use objcg::PerCpuCounter;
+/// use objcg_core::percpu::PerCpuCounter;
 ///
 /// let requests = PerCpuCounter::new()?;
 /// std::thread::scope(|scope| {
@@ -45,7 +44,7 @@ const _: () = assert!(BATCH.count_ones() == 1 && (-BATCH << SCALE) == i64::MIN);
 /// });
 /// assert_eq!(requests.sum(), 40_000);
 /// assert!(requests.approximate().abs_diff(40_000) <= requests.bound());
-/// # Ok::<(), objcg::AllocError>(())
+/// # Ok::<(), objcg_core::percpu::AllocError>(())
 /// ```
 pub struct PerCpuCounter {
     words: Words,
@@ -65,12 +64,11 @@ impl PerCpuCounter {
     /// Adds to the counter. What a word cannot hold, 1024 and more, goes to the common count at once.
     ///
     /// ```
-    /// # #[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;
-    /// let open_files = objcg::PerCpuCounter::new()?;
+    /// let open_files = objcg_core::percpu::PerCpuCounter::new()?;
     /// open_files.add(100);
     /// open_files.add(-3);
     /// assert_eq!(open_files.sum(), 97);
-    /// # Ok::<(), objcg::AllocError>(())
+    /// # Ok::<(), objcg_core::percpu::AllocError>(())
     /// ```
     #[inline(always)]
     pub fn add(&self, delta: i64) {
@@ -103,11 +101,10 @@ impl PerCpuCounter {
     /// The value, at most [`bound`](PerCpuCounter::bound) from the sum. One load.
     ///
     /// ```
-    /// # #[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;
-    /// let requests = objcg::PerCpuCounter::new()?;
+    /// let requests = objcg_core::percpu::PerCpuCounter::new()?;
     /// (0..1_000_000).for_each(|_| requests.add(1));
     /// assert!(requests.approximate().abs_diff(1_000_000) <= requests.bound());
-    /// # Ok::<(), objcg::AllocError>(())
+    /// # Ok::<(), objcg_core::percpu::AllocError>(())
     /// ```
     #[must_use]
     pub fn approximate(&self) -> i64 {
