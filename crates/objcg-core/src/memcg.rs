@@ -27,6 +27,7 @@ use crate::cpu::nr_cpus;
 use crate::sync::Ordering;
 use node::node;
 
+pub use charge::{Watcher, watch};
 pub(crate) use charge::{charge_ahead, charge_object, note_peak, set_discharge, uncharge_object};
 pub(crate) use current::current;
 pub use current::{move_into, moved_into};

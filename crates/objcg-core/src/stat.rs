@@ -114,18 +114,8 @@ pub struct ClassStat {
 }
 
 impl ClassStat {
-    /// Bytes of the live objects.
-    #[must_use]
-    pub fn object_bytes(&self) -> u64 {
-        self.nr_objects * self.size as u64
-    }
-}
-
-/// Each size class, smallest first. Takes locks of each CPU's sheaves: microseconds.
-pub fn size_classes() -> impl Iterator<Item = ClassStat> {
-    slab::caches().iter().map(|cache| {
+    fn of(cache: &Cache, nr_waiting: u64) -> ClassStat {
         let stat = cache.stat();
-        let nr_waiting = cache.nr_waiting();
         ClassStat {
             size: cache.size(),
             // tidy: allow(saturating_sub): both change while they are read
@@ -135,7 +125,23 @@ pub fn size_classes() -> impl Iterator<Item = ClassStat> {
             slab_bytes: stat.slab_bytes,
             owner_bytes: stat.owner_bytes,
         }
-    })
+    }
+
+    /// Bytes of the live objects.
+    #[must_use]
+    pub fn object_bytes(&self) -> u64 {
+        self.nr_objects * self.size as u64
+    }
+}
+
+/// Each size class, smallest first. Takes locks of each CPU's sheaves: microseconds.
+pub fn size_classes() -> impl Iterator<Item = ClassStat> {
+    slab::caches().iter().map(|cache| ClassStat::of(cache, cache.nr_waiting()))
+}
+
+/// The same without a lock, for whoever may have interrupted the allocator: free objects that CPUs keep at hand count as live.
+pub fn size_classes_at_a_glance() -> impl Iterator<Item = ClassStat> {
+    slab::caches().iter().map(|cache| ClassStat::of(cache, 0))
 }
 
 /// The whole process's memory from this allocator, in objects and bytes. Exact at a quiet point.

@@ -5,6 +5,8 @@
 //! *credit* is the way back: into the stock, and what the stock does not keep goes down the tree again. Callers hold no
 //! lock of the slab side.
 
+#![expect(unsafe_code, reason = "a pointer to what lasts for ever, in an atomic")]
+
 use super::node::{ROOT, node};
 use super::objcg::{Owed, Target, Vessels};
 use super::stock::NR_SLOTS;
@@ -13,7 +15,7 @@ use super::walk::leads_to;
 use super::{ROOT_VESSEL, Refused, tree};
 use crate::cpu::nr_cpus;
 use crate::report::die;
-use crate::sync::{Lock, Ordering};
+use crate::sync::{AtomicPtr, Lock, Ordering};
 
 /// The smallest and the largest batch that is charged ahead, in bytes.
 const MIN_BATCH: u64 = 4 << 10;
@@ -36,6 +38,26 @@ static KEPT_IN_KIND: Lock<Option<fn(u32)>> = Lock::new(None);
 /// descendants. Called under no lock.
 pub(crate) fn set_discharge(discharge: fn(u32)) {
     *KEPT_IN_KIND.lock() = Some(discharge);
+}
+
+/// Called whenever a charge has gone up the tree, or was refused.
+pub struct Watcher(pub fn());
+
+static WATCHER: AtomicPtr<Watcher> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Has `watcher` called from now on, under no lock, whenever a charge has gone up the tree, or was refused: once a batch, not once
+/// an object. It must not allocate. One a process.
+pub fn watch(watcher: &'static Watcher) {
+    // Release pairs with the Acquire in `call_watcher`.
+    WATCHER.store(core::ptr::from_ref(watcher).cast_mut(), Ordering::Release);
+}
+
+fn call_watcher() {
+    let watcher = WATCHER.load(Ordering::Acquire);
+    // SAFETY: null, or from `watch`, which takes references that last for ever.
+    if let Some(Watcher(call)) = unsafe { watcher.as_ref() } {
+        call();
+    }
 }
 
 pub(super) fn hold_for_fork() {
@@ -108,16 +130,21 @@ fn give_back(owed: Owed) {
 fn charge_slow(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
     // A guard that was leaked outlives its group and its vessel: such a thread is in the root.
     let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
-    let live = charge_pinned(&group, nr_bytes)?;
-    note_peak_up(group.idx);
-    Ok(live)
+    let charged = charge_pinned(&group, nr_bytes);
+    if charged.is_ok() {
+        note_peak_up(group.idx);
+    }
+    drop(group);
+    call_watcher();
+    charged
 }
 
 /// Charges pages that are still to be had. The peak is raised by [`note_peak`] once they are there: I8.
 pub(crate) fn charge_ahead(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
     let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
-    let owner = charge_pinned(&group, nr_bytes)?;
+    let charged = charge_pinned(&group, nr_bytes);
     drop(group);
+    let owner = charged.inspect_err(|_| call_watcher())?;
     if owner == ROOT_VESSEL {
         credit(owner, nr_bytes);
     }
@@ -176,6 +203,7 @@ pub(crate) fn note_peak(vessel: u32) {
     if let Some(group) = PinnedNode::of_vessel(vessel) {
         note_peak_up(group.idx);
     }
+    call_watcher();
 }
 
 fn note_peak_up(group: u32) {
