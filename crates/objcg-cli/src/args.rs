@@ -1,5 +1,6 @@
 //! The options of the command.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -11,7 +12,21 @@ Examples:
   objcg                                       replay the repository's own trace
   objcg compare --json --sheaves off FILE...  first fit, as JSON
   objcg compare --scope all --plot x.svg      charged objects or not, with a plot
-  objcg trace info FILE                       what a trace holds";
+  objcg trace info FILE                       what a trace holds
+  objcg run --max 256M -- python3 server.py   any program, limited and counted";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  objcg run -- git gc                             what it holds, and its peak
+  objcg run --max 256M -- python3 report.py       allocations past it fail
+  objcg run --max 1G --high 800M --stat stat.json --json -- ./server
+  objcg run --group-by thread -- redis-server     who of its threads holds what
+  objcg run --children --max 64M -- make -j2      each process by itself
+  PYTHONMALLOC=malloc objcg run -- python3 x.py   small objects of Python, too
+
+Counted is what the program gets from malloc and its kin; a limit makes them return
+null. Sizes are in bytes, or with K, M, G, T (powers of 1024). The exit status is the
+program's; 126 and 127 if it cannot be run or found, 2 for bad arguments.";
 
 const COMPARE_EXAMPLES: &str = "\
 Examples:
@@ -29,7 +44,7 @@ Examples:
   objcg trace info traces/mixed.parquet
   objcg trace info --json *.parquet";
 
-/// Replay recorded kernel allocations under three ways of accounting, and see what each costs.
+/// Run programs in memory groups, and compare the kernel's three ways of accounting on recorded allocations.
 ///
 /// Without a command: compare.
 #[derive(Debug, Parser)]
@@ -43,6 +58,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a program in a group: limit its memory, and see who holds it.
+    Run(RunArgs),
     /// Replay traces under page-level, cache-level and object-level accounting.
     Compare(CompareArgs),
     /// Look at a trace.
@@ -57,6 +74,42 @@ pub(crate) enum Command {
 pub(crate) enum TraceCommand {
     /// Counts, groups, caches, peak and time span.
     Info(InfoArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// The most memory that the program may have from malloc: more is refused.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max: Option<u64>,
+    /// A soft limit: charges above it are counted, and none is refused.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) high: Option<u64>,
+    /// Where the report goes: a file, or - for standard output. Otherwise standard error.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stat: Option<PathBuf>,
+    /// Report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// A group for each thread, named after it. Otherwise threads are in the group of whoever started them.
+    #[arg(long, value_name = "WHAT", value_parser = ["thread"])]
+    pub(crate) group_by: Option<String>,
+    /// Processes that the program starts run so as well, each with the limits and a line in the report.
+    #[arg(long)]
+    pub(crate) children: bool,
+    /// The program and its arguments.
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Bytes, with a unit of 1024 or without.
+fn size(text: &str) -> Result<u64, String> {
+    let nr_bytes = parse_size::Config::new().with_binary().parse_size(text);
+    match nr_bytes {
+        Ok(0) => Err("a limit of nothing; a program needs some memory to start".to_owned()),
+        Ok(nr_bytes) => Ok(nr_bytes),
+        Err(_) => Err("not a size: a number of bytes, or one with K, M, G or T, such as 256M".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

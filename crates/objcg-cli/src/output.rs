@@ -94,3 +94,9 @@ pub(crate) fn print(text: &str) -> Result<()> {
         outcome => outcome.context("stdout"),
     }
 }
+
+/// Prints `text` to stderr, if somebody hears it.
+pub(crate) fn print_error(text: &str) {
+    // Not eprint!: it panics when stderr has gone away.
+    let _unheard = io::stderr().write_all(text.as_bytes());
+}

@@ -1,5 +1,7 @@
 //! What functions of the C API return: 0, or why not.
 
+#![expect(unsafe_code, reason = "a C function")]
+
 use core::ffi::{CStr, c_char, c_int};
 
 use objcg_core::memcg::{CreateError, DeleteError, LimitError};
@@ -84,7 +86,6 @@ impl From<AllocError> for Status {
 }
 
 /// What a status means, in English; never null.
-#[expect(unsafe_code, reason = "a C function")]
 #[unsafe(no_mangle)]
 pub extern "C" fn objcg_strerror(status: c_int) -> *const c_char {
     let known = Status::ALL.iter().find(|(known, _)| *known as c_int == status);

@@ -5,8 +5,18 @@ use toml::{Table, Value};
 use super::{Finding, Text};
 
 /// The crates, lowest first; one depends only on those before it.
-const CRATES: &[&str] =
-    &["objcg-rseq", "objcg-core", "objcg", "objcg-lab", "objcg-cli", "objcg-bench-worker", "objcg-bench"];
+const CRATES: &[&str] = &[
+    "objcg-rseq",
+    "objcg-core",
+    "objcg",
+    "objcg-malloc",
+    "objcg-report",
+    "objcg-preload",
+    "objcg-lab",
+    "objcg-cli",
+    "objcg-bench-worker",
+    "objcg-bench",
+];
 /// This crate: stands beside the order, uses none of it.
 const TASKS: &str = "xtask";
 
