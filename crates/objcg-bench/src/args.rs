@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::programs::catalogue::{PROGRAMS, Program};
 use crate::protocol::Scale;
 use crate::rivals::{RIVALS, Rival};
 use crate::table::Style;
@@ -16,12 +17,24 @@ Examples:
   objcg-bench lifo batch --rivals objcg,snmalloc  two workloads, two allocators
   objcg-bench tenants --json --plot plots         as JSON, with plots
   objcg-bench all --markdown > report.md          for a document
+  objcg-bench programs                            programs of this system, under objcg and under glibc
   objcg-bench list                                what there is";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
   objcg-bench list
   objcg-bench list --json";
+
+const PROGRAMS_EXAMPLES: &str = "\
+Examples:
+  objcg-bench programs --check                    does everything work? Once, without figures
+  objcg-bench programs --only redis,git           two of them, with figures
+  objcg-bench programs --library target/release/libobjcg_malloc.so --library jemalloc=/usr/lib/libjemalloc.so.2
+  objcg-bench programs --rounds 9 --markdown      for a document
+  objcg-bench programs --list                     what there is, and what it needs";
+
+/// Unless the user says otherwise.
+const PROGRAM_ROUNDS: u32 = 5;
 
 /// What the command line calls all workloads.
 const ALL: &str = "all";
@@ -42,6 +55,12 @@ pub(crate) enum Command {
     /// The allocators, with versions and licences, and the workloads.
     #[command(after_help = LIST_EXAMPLES)]
     List(ListArgs),
+    /// Programs of this system, unmodified, with an allocator put into them by LD_PRELOAD, against glibc.
+    ///
+    /// Each must succeed and print what it prints under glibc. Ratios are medians of those within rounds; the exit code
+    /// is 1 if a program fails.
+    #[command(after_help = PROGRAMS_EXAMPLES)]
+    Programs(ProgramsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -49,6 +68,50 @@ pub(crate) struct ListArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProgramsArgs {
+    /// How often each program runs under each allocator; without, 5 times.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// Which programs; without, all.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = program_names())]
+    only: Vec<String>,
+    /// What serves, may be given several times: [NAME=]PATH; without, objcg's library, which is built.
+    #[arg(long = "library", value_name = "LIBRARY", value_parser = library)]
+    pub(crate) libraries: Vec<LibraryArg>,
+    /// What to do about programs that are not installed.
+    #[arg(long, value_enum, default_value_t = Missing::Fail)]
+    pub(crate) missing: Missing,
+    /// Run each once and print whether it works, without figures.
+    #[arg(long, conflicts_with_all = ["rounds", "json", "markdown"])]
+    pub(crate) check: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print Markdown.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
+    /// Print the programs, and what each needs.
+    #[arg(long, exclusive = true)]
+    pub(crate) list: bool,
+}
+
+/// What to do about programs that are not installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Missing {
+    /// Leave out what needs them.
+    Skip,
+    /// Run nothing, and say what is missing.
+    Fail,
+}
+
+/// A library, and what it is called if not after its file.
+#[derive(Clone, Debug)]
+pub(crate) struct LibraryArg {
+    pub(crate) name: Option<String>,
+    pub(crate) path: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +143,23 @@ pub(crate) struct RunArgs {
     /// Write a plot of each workload as SVG.
     #[arg(long, value_name = "DIR")]
     pub(crate) plot: Option<PathBuf>,
+}
+
+impl ProgramsArgs {
+    pub(crate) fn rounds(&self) -> u32 {
+        if self.check { 1 } else { self.rounds.unwrap_or(PROGRAM_ROUNDS) }
+    }
+
+    /// How tables for people look.
+    pub(crate) fn style(&self) -> Style {
+        if self.markdown { Style::Markdown } else { Style::Text }
+    }
+
+    /// The programs, in the list's order, each once.
+    pub(crate) fn programs(&self) -> Vec<&'static Program> {
+        let is_wanted = |program: &&Program| self.only.is_empty() || self.only.iter().any(|name| name == program.name);
+        PROGRAMS.iter().filter(is_wanted).collect()
+    }
 }
 
 impl RunArgs {
@@ -122,7 +202,38 @@ fn workload_names() -> PossibleValuesParser {
     PossibleValuesParser::new(std::iter::once(ALL).chain(WORKLOADS.iter().map(|workload| workload.name)))
 }
 
+fn program_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(PROGRAMS.iter().map(|program| program.name))
+}
+
+fn library(text: &str) -> Result<LibraryArg, &'static str> {
+    let (name, path) = match text.split_once('=') {
+        Some((name, path)) if !name.contains('/') => (Some(name), path),
+        _ => (None, text),
+    };
+    if path.is_empty() || name == Some("") {
+        return Err("neither a path nor NAME=PATH");
+    }
+    Ok(LibraryArg { name: name.map(str::to_owned), path: PathBuf::from(path) })
+}
+
 fn rival_by_name() -> impl TypedValueParser<Value = &'static Rival> {
     PossibleValuesParser::new(RIVALS.iter().map(|rival| rival.name))
         .map(|name| RIVALS.iter().find(|rival| rival.name == name).expect("one of the possible values"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::library;
+
+    #[test]
+    fn a_library_is_a_path_or_a_name_and_a_path() {
+        let parts = |text: &str| library(text).map(|arg| (arg.name, arg.path)).unwrap();
+        assert_eq!(parts("a/b.so"), (None, Path::new("a/b.so").to_owned()));
+        assert_eq!(parts("b=a/b.so"), (Some("b".to_owned()), Path::new("a/b.so").to_owned()));
+        assert_eq!(parts("./a=b/c.so"), (None, Path::new("./a=b/c.so").to_owned()));
+        assert!(library("").is_err() && library("a=").is_err() && library("=a").is_err());
+    }
 }

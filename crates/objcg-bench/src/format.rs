@@ -22,6 +22,11 @@ pub(crate) fn nanoseconds(ns: f64) -> String {
     }
 }
 
+/// A time in seconds, 5.32 s.
+pub(crate) fn seconds(seconds: f64) -> String {
+    format!("{seconds:.2} s")
+}
+
 /// A share of the whole, 0.87.
 pub(crate) fn share(share: f64) -> String {
     format!("{share:.2}")
@@ -39,7 +44,7 @@ pub(crate) fn or_dash(value: Option<f64>, format: fn(f64) -> String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, nanoseconds, or_dash, ratio, share};
+    use super::{bytes, nanoseconds, or_dash, ratio, seconds, share};
 
     #[test]
     fn numbers_are_printed_for_people() {
@@ -49,6 +54,7 @@ mod tests {
         assert_eq!(nanoseconds(2.94), "2.9");
         assert_eq!(nanoseconds(345.6), "346");
         assert_eq!(nanoseconds(905_240.0), "905 µs");
+        assert_eq!(seconds(5.318), "5.32 s");
         assert_eq!(ratio(1.0), "1.00×");
         assert_eq!(ratio(345.2), "345×");
         assert_eq!(share(0.866), "0.87");

@@ -3,7 +3,9 @@
 //! Each allocator is built into a worker of its own (`workers`), with the same source of the workloads. `plan` says who
 //! runs what and in which order, `run` starts one process after the other, `figures` makes medians and ratios of what they
 //! answer. `targets` holds them against what objcg promises. `table`, `plot` and `report` show it.
-#![forbid(unsafe_code)]
+//!
+//! `programs` is another comparison: programs of this system under objcg's library and under glibc.
+#![deny(unsafe_code)]
 
 mod args;
 mod figures;
@@ -12,6 +14,7 @@ mod list;
 mod machine;
 mod plan;
 mod plot;
+mod programs;
 #[path = "../../objcg-bench-worker/src/protocol.rs"]
 mod protocol;
 #[cfg(test)]
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Some(Command::List(args)) => list::run(&args).map(|()| run::Outcome::Complete),
+        Some(Command::Programs(args)) => programs::run(&args),
         None => run::run(&cli.run),
     };
     match outcome {

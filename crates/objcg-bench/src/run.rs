@@ -141,6 +141,7 @@ fn measure(plan: &[Step], workers: &[(&'static Rival, Worker)], findings: &mut F
     bar.finish_and_clear();
 }
 
-fn style() -> ProgressStyle {
+/// How progress looks.
+pub(crate) fn style() -> ProgressStyle {
     ProgressStyle::with_template("{prefix} {wide_bar} {pos} of {len} {msg:28}").expect("a template that parses")
 }

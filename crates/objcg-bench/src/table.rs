@@ -6,10 +6,11 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 use crate::figures::{Figures, Line};
 use crate::format::{bytes, nanoseconds, or_dash, ratio, share};
+use crate::machine::Machine;
 use crate::plan::Series;
 use crate::rivals::Rival;
 use crate::run::Findings;
-use crate::targets::{self, Bound};
+use crate::targets::{self, Bound, Target};
 use crate::workloads::{Workload, WorkloadKind};
 
 /// A column beside the times.
@@ -47,23 +48,15 @@ pub(crate) enum Style {
 }
 
 /// A table before it is laid out: names in the first column, figures in the others.
-struct Grid {
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
+pub(crate) struct Grid {
+    pub(crate) header: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 pub(crate) fn render(findings: &Findings, style: Style) -> String {
-    let machine = &findings.machine;
-    let mut text = format!(
-        "{}, {} CPUs, {}, Linux {}, huge pages: {}\nscale: {}; ratios against {}\n",
-        machine.cpu,
-        machine.cpus,
-        bytes_of(machine.memory_bytes),
-        machine.kernel,
-        machine.huge_pages,
-        findings.scale,
-        findings.baseline.name(),
-    );
+    let mut text = of_machine(&findings.machine);
+    writeln!(text, "scale: {}; ratios against {}", findings.scale, findings.baseline.name())
+        .expect("a String takes all");
     let figures = &findings.figures;
     for (workload, variant) in figures.tables() {
         text.push_str(&one_workload(figures, workload, variant, findings.baseline, style));
@@ -71,11 +64,23 @@ pub(crate) fn render(findings: &Findings, style: Style) -> String {
     text.push_str(&style.section("who served"));
     text.push_str(&style.lay_out(&who_served(findings)));
     text.push_str(&style.section("targets"));
-    text.push_str(&style.lay_out(&of_targets(figures)));
+    text.push_str(&style.lay_out(&of_targets(targets::all(figures))));
     for failure in &findings.failures {
         writeln!(text, "failed: {}", failure.line()).expect("a String takes all");
     }
     text
+}
+
+/// The line above tables.
+pub(crate) fn of_machine(machine: &Machine) -> String {
+    format!(
+        "{}, {} CPUs, {}, Linux {}, huge pages: {}\n",
+        machine.cpu,
+        machine.cpus,
+        bytes_of(machine.memory_bytes),
+        machine.kernel,
+        machine.huge_pages,
+    )
 }
 
 fn one_workload(figures: &Figures, workload: &Workload, variant: &str, baseline: Series, style: Style) -> String {
@@ -122,8 +127,8 @@ fn who_served(findings: &Findings) -> Grid {
     Grid { header: vec![String::new(), "how that is known".to_owned()], rows }
 }
 
-fn of_targets(figures: &Figures) -> Grid {
-    let row = |target: targets::Target| {
+pub(crate) fn of_targets(targets: Vec<Target>) -> Grid {
+    let row = |target: Target| {
         let bound = match target.bound {
             Bound::AtMost(most) => format!("≤ {}", (target.format)(most)),
             Bound::AtLeast(least) => format!("≥ {}", (target.format)(least)),
@@ -132,18 +137,18 @@ fn of_targets(figures: &Figures) -> Grid {
         vec![target.name, bound, found, target.verdict.name().to_owned(), target.place]
     };
     let header = ["target", "bound", "found", "", "decided by"].map(str::to_owned).to_vec();
-    Grid { header, rows: targets::all(figures).into_iter().map(row).collect() }
+    Grid { header, rows: targets.into_iter().map(row).collect() }
 }
 
 impl Style {
-    fn section(self, title: &str) -> String {
+    pub(crate) fn section(self, title: &str) -> String {
         match self {
             Style::Text => format!("\n{title}\n"),
             Style::Markdown => format!("\n### {title}\n\n"),
         }
     }
 
-    fn lay_out(self, grid: &Grid) -> String {
+    pub(crate) fn lay_out(self, grid: &Grid) -> String {
         match self {
             Style::Text => as_text(grid),
             Style::Markdown => as_markdown(grid),
@@ -171,6 +176,6 @@ fn as_markdown(grid: &Grid) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "memory of a machine")]
-fn bytes_of(nr_bytes: u64) -> String {
+pub(crate) fn bytes_of(nr_bytes: u64) -> String {
     bytes(nr_bytes as f64)
 }

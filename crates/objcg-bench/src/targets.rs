@@ -45,10 +45,10 @@ pub(crate) enum Verdict {
 }
 
 /// A value, and what decided it.
-type Found = Option<(f64, String)>;
+pub(crate) type Found = Option<(f64, String)>;
 
 impl Target {
-    fn new(name: impl Into<String>, bound: Bound, found: Found, format: fn(f64) -> String) -> Target {
+    pub(crate) fn new(name: impl Into<String>, bound: Bound, found: Found, format: fn(f64) -> String) -> Target {
         let (value, place) = found.unzip();
         let verdict = match value {
             None => Verdict::NotMeasured,

@@ -30,9 +30,8 @@ impl Worker {
         if !Path::new(MANIFEST).exists() {
             bail!("workers are built from the sources, which are not at {MANIFEST} any more");
         }
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from(TARGET), PathBuf::from);
-        let target = std::path::absolute(target)?.join("bench").join(rival.name);
-        let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
+        let target = target_folder()?.join("bench").join(rival.name);
+        let output = cargo()
             .args(["build", "--quiet", "--release", "--no-default-features", "--features", rival.name])
             .args(["--manifest-path", MANIFEST])
             .arg("--target-dir")
@@ -40,7 +39,6 @@ impl Worker {
             // With debug info snmalloc's crate builds a library for debugging, and by cc it leaves the assertions in.
             .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
             .env("CXXFLAGS", format!("{} -DNDEBUG", env::var("CXXFLAGS").unwrap_or_default()))
-            .stdin(Stdio::null())
             .output()
             .context("cargo does not start")?;
         if !output.status.success() {
@@ -65,8 +63,21 @@ impl Worker {
     }
 }
 
+/// The cargo that runs this program, or that of the user.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Where things are built.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from(TARGET), PathBuf::from);
+    Ok(std::path::absolute(target)?)
+}
+
 /// The first lines that say something.
-fn first_lines(stderr: &[u8]) -> String {
+pub(crate) fn first_lines(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     lines.take(MAX_LINES).collect::<Vec<_>>().join("\n")
