@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use objcg::{Memcg, Objcg, PerCpuCounter};
+use objcg::{CpuId, Memcg, Objcg, PerCpuCounter};
 use objcg_core::{kmalloc, percpu};
 
 #[global_allocator]
@@ -35,6 +35,16 @@ fn free(address: NonNull<u8>) {
 fn inside(address: NonNull<u8>, offset: usize) -> NonNull<u8> {
     // SAFETY: offsets are inside the objects.
     unsafe { address.add(offset) }
+}
+
+/// Moves this thread to a CPU, if the process may run there.
+fn run_on(cpu: CpuId) {
+    // SAFETY: a set of CPUs is plain bits; zero is the empty one.
+    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is a local one, and CPU ids are below its size.
+    unsafe { libc::CPU_SET(cpu.index(), &mut one) };
+    // SAFETY: the set is a local one, of the size that is given.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&one), &raw const one) };
 }
 
 fn commit(fault: &str) {
@@ -78,8 +88,13 @@ fn commit(fault: &str) {
             free(object);
             let other = move || {
                 free(NonNull::new(std::ptr::with_exposed_provenance_mut(address)).expect("not null"));
-                let mut taken: Vec<_> = Vec::with_capacity(5000);
-                taken.extend((0..5000).map(|_| alloc(100)));
+                // The object waits in the sheaves of two CPUs: it is found out when the second of them hands it out.
+                for cpu in CpuId::all() {
+                    run_on(cpu);
+                    let mut taken: Vec<_> = Vec::with_capacity(5000);
+                    taken.extend((0..5000).map(|_| alloc(100)));
+                    std::mem::forget(taken);
+                }
             };
             thread::spawn(other).join().expect("the process ends before");
         }
