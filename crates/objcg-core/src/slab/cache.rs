@@ -239,6 +239,11 @@ impl Cache {
         }
     }
 
+    /// Whether any slab has an owner vector: without one nothing is charged.
+    pub(super) fn has_owners(&self) -> bool {
+        self.counters.owner_bytes.load(Ordering::Relaxed) != 0
+    }
+
     /// Objects that its slabs have room for.
     pub(super) fn nr_places(&self) -> u64 {
         self.counters.nr_slabs.load(Ordering::Relaxed) * u64::from(self.nr_objects())
