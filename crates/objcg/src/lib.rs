@@ -40,6 +40,9 @@
 
 #![deny(unsafe_code)]
 
+mod adopt;
+#[cfg(feature = "allocator-api2")]
+mod allocator;
 mod external;
 mod global;
 mod limits;
@@ -48,6 +51,7 @@ mod notify;
 mod percpu;
 mod shrinker;
 
+pub use adopt::{Adopt, AdoptError};
 pub use external::{ExternalCharge, ExternalError};
 pub use global::Objcg;
 pub use limits::{

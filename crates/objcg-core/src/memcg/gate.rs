@@ -63,11 +63,6 @@ impl Gate {
         self.0.load(Ordering::Acquire) & !(CLOSED | COUNT)
     }
 
-    /// Whether the registration of that generation has come to its end.
-    pub(crate) fn is_gone(&self, generation: u32) -> bool {
-        self.generation() != generation
-    }
-
     /// Says that the slot of a closed gate was taken back: nobody runs, and nothing is left of the callback.
     pub(crate) fn gone(&self) {
         let generation = self.0.load(Ordering::Relaxed) & !(CLOSED | COUNT);
@@ -133,7 +128,7 @@ mod models {
             if self.gate.close() {
                 self.take_back();
             }
-            while !self.gate.is_gone(generation) {
+            while self.gate.generation() == generation {
                 loom::thread::yield_now();
             }
         }
