@@ -16,11 +16,14 @@ pub(crate) use crate::memcg::{current, leads_to, set_discharge};
 /// Bytes of an object's owner slot.
 pub(crate) const OWNER_BYTES: usize = size_of::<u32>();
 
-/// Makes the current group the owner of an object that is in nobody's hands, and charges it. False if a limit refuses: then
+/// Makes the current group the owner of an object that is in nobody's hands and has been `old`'s, and charges it. False if a limit refuses: then
 /// the object is nobody's.
-pub(crate) fn change_owner(owner: &AtomicU32, price: u64) -> bool {
+pub(crate) fn change_owner(owner: &AtomicU32, old: u32, price: u64) -> bool {
     // First back, then forth: what the old owner had may be what the new one needs.
-    discharge_one(owner, price);
+    if old != ROOT_VESSEL {
+        owner.store(ROOT_VESSEL, Ordering::Relaxed);
+        memcg::uncharge_object(old, price);
+    }
     let group = current();
     if group == ROOT_VESSEL {
         return true;

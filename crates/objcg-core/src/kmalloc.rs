@@ -101,8 +101,8 @@ fn alloc_by(step: usize, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
 #[inline(never)]
 fn alloc_rest(object: Option<FreeObject>, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     match object {
-        Some(_) => caches()[SizeClass::of_layout(nr_bytes, align)?.index()].alloc_rest(object),
-        None => alloc_slow(nr_bytes, align),
+        Some(object) if object.exists() => Cache::hand_over(object),
+        _ => alloc_slow(nr_bytes, align),
     }
 }
 

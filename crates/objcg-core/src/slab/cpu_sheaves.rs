@@ -75,7 +75,7 @@ impl Cache {
     #[inline(never)]
     pub(crate) fn alloc_rest(&'static self, object: Option<FreeObject>) -> Option<NonNull<u8>> {
         match object {
-            Some(object) if object.exists() => self.hand_over(object),
+            Some(object) if object.exists() => Cache::hand_over(object),
             _ => self.alloc_slow(),
         }
     }
@@ -90,23 +90,27 @@ impl Cache {
     }
 
     /// Hands out an object that was taken out of a sheaf, whosever it is; aborts if it has lost its mark.
-    fn hand_over(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
-        if !object.is_of(hooks::current()) && !self.change_owner(object) {
-            object.mark(ROOT_VESSEL);
-            self.take_back(object);
-            return None;
+    pub(crate) fn hand_over(free: FreeObject) -> Option<NonNull<u8>> {
+        if !free.is_of(hooks::current()) {
+            let object = SlabObject::of(free.address());
+            if !object.cache.change_owner(&object, free) {
+                free.mark(ROOT_VESSEL);
+                object.cache.take_back(free);
+                return None;
+            }
         }
-        Some(object.hand_out())
+        Some(free.hand_out())
     }
 
     /// Charges a free object to the current group instead of its owner; false if that was refused: then it is nobody's.
-    fn change_owner(&'static self, free: FreeObject) -> bool {
-        let object = SlabObject::of(free.address());
-        if free.marked() != u64::from(object.owner_id()) {
+    fn change_owner(&'static self, object: &SlabObject, free: FreeObject) -> bool {
+        let old = object.owner_id();
+        let marked = free.marked();
+        if marked != u64::from(old) {
             die!("{:p}: freed twice, or written to after it was freed: {} bytes", object.address, self.size());
         }
-        // Nobody's, and not the root's: its slab needs an owner vector now.
-        self.owner_word(&object).is_some_and(|owner| hooks::change_owner(owner, self.price()))
+        // Nobody's, and not the root's: its slab needs an owner vector now. The old owner by the mark, which is here first.
+        self.owner_word(object).is_some_and(|owner| hooks::change_owner(owner, marked as u32, self.price()))
     }
 
     /// An object that could not be handed out is free again.
@@ -131,7 +135,7 @@ impl Cache {
             pair.lay(stacks, cpu);
             break object;
         };
-        self.hand_over(object?)
+        Cache::hand_over(object?)
     }
 
     #[cold]
@@ -166,7 +170,7 @@ impl Cache {
             Some(slot) => slot.0.lock().portably(|pair| pair.alloc(self)),
             None => self.take_one(),
         };
-        self.hand_over(object?)
+        Cache::hand_over(object?)
     }
 
     /// The same as [`Cache::free`] through the sheaves of a given CPU, under their lock.

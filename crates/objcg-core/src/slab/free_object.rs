@@ -47,7 +47,7 @@ impl FreeObject {
     }
 
     /// Whether this is an object at all, and not what an empty stack gives.
-    pub(super) fn exists(self) -> bool {
+    pub(crate) fn exists(self) -> bool {
         !core::ptr::addr_eq(self.0.as_ptr(), &raw const NO_OBJECT)
     }
 
