@@ -88,10 +88,9 @@ impl SlabObject {
     /// The same, for an address in this page.
     #[inline(always)]
     pub(crate) fn in_page(address: NonNull<u8>, page: &'static Page) -> Option<SlabObject> {
-        let cache = Cache::of_page(page)?;
         // Slabs are smaller than 4 GiB: the lower halves tell how far the object is from the start.
         let offset = (address.as_ptr() as usize as u32).wrapping_sub(page.start.load(Ordering::Relaxed));
-        let obj_idx = cache.obj_idx(offset)?;
+        let (cache, obj_idx) = Cache::object_in(page, offset)?;
         Some(SlabObject { address, cache, page, obj_idx })
     }
 

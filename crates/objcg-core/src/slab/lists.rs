@@ -48,7 +48,7 @@ impl SlabLists {
                 let address = unsafe { base.add(obj_idx as usize * cache.size()) };
                 found(FreeObject::of_slab(address));
             });
-            if head.nr_free.load(Ordering::Relaxed) == 0 {
+            if head.nr_free().load(Ordering::Relaxed) == 0 {
                 self.partial.remove(slab);
             }
         }
@@ -161,6 +161,8 @@ impl Cache {
             page.start.store(run.address().addr().get() as u32, Ordering::Relaxed);
             page.obj_exts.store(OwnerVector::nobodys().as_ptr(), Ordering::Relaxed);
             page.cache.store(self.as_page_field(), Ordering::Relaxed);
+            // Release pairs with the Acquire of whoever looks a page up: the rest is there.
+            page.reciprocal.store(self.reciprocal(), Ordering::Release);
         }
         self.counters.nr_slabs.fetch_add(1, Ordering::Relaxed);
         // Only now: a walk that finds a slab may read all of its descriptor.
@@ -176,7 +178,7 @@ impl Cache {
             let run = Run::of_head(slab);
             // From here on a walk finds no slab here, and a stray free no cache.
             page_alloc::retract_slab(&run);
-            run.pages().for_each(|page| page.cache.store(core::ptr::null_mut(), Ordering::Relaxed));
+            run.pages().for_each(|page| page.reciprocal.store(0, Ordering::Relaxed));
             page_alloc::free(run);
             if let Some((address, nr_bytes)) = bits {
                 let words = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);

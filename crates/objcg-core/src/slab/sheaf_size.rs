@@ -20,9 +20,9 @@ use crate::page_alloc;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 const FIRST_BYTES: usize = 4 << 10;
-const FIRST_OBJECTS: (usize, usize) = (2, 62);
+const FIRST_OBJECTS: (usize, usize) = (2, 61);
 const LARGEST_BYTES: usize = 64 << 10;
-const LARGEST_OBJECTS: (usize, usize) = (4, 254);
+const LARGEST_OBJECTS: (usize, usize) = (4, 253);
 const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// Bytes by which all sheaf sizes together may exceed the first ones.
