@@ -211,8 +211,9 @@ impl Cache {
         self.nr_pages.load(Ordering::Relaxed)
     }
 
+    /// Empty slabs that it keeps: none while its slabs stand nearly empty.
     pub(super) fn keep_empty(&self) -> u32 {
-        self.keep_empty.load(Ordering::Relaxed)
+        if self.sheaf_size.lets_slabs_go() { 0 } else { self.keep_empty.load(Ordering::Relaxed) }
     }
 
     /// The CPUs' stacks of this cache.
