@@ -295,7 +295,7 @@ fn a_setuid_program_is_refused() {
 #[test]
 fn nonsense_is_refused_before_anything_runs() {
     for size in ["12Q", "-1", "many", "", "0", "99999999999999999999G"] {
-        let output = run(&["--max", size, "--", program(), "large"]);
+        let output = run(&[&format!("--max={size}"), "--", program(), "large"]);
         assert_eq!(output.status.code(), Some(2), "{size}: {output:?}");
         assert!(output.stdout.is_empty() && text(&output.stderr).contains("--max"), "{size}: {output:?}");
     }
