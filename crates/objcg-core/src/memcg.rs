@@ -30,7 +30,7 @@ use node::node;
 pub use charge::{Watcher, watch};
 pub(crate) use charge::{charge_ahead, charge_object, note_peak, set_discharge, uncharge_object};
 pub(crate) use current::current;
-pub use current::{move_into, moved_into};
+pub use current::{EnteredOwned, move_into, moved_into};
 pub use name::{Name, NameError};
 pub(crate) use walk::{group_bytes, leads_to, stock_bytes};
 

@@ -45,7 +45,9 @@ mod memcg;
 mod percpu;
 
 pub use global::Objcg;
-pub use memcg::{CreateError, DeleteError, Entered, Events, LimitError, Memcg, MemcgStat, NameError, Refused};
+pub use memcg::{
+    CreateError, DeleteError, Entered, EnteredOwned, Events, LimitError, Memcg, MemcgStat, NameError, Refused,
+};
 pub use objcg_core::cpu::{CpuId, nr_cpus};
 pub use objcg_core::memcg::{nr_dying, nr_groups, nr_vessels};
 pub use objcg_core::stat::stock_bound;
