@@ -43,6 +43,7 @@
 mod global;
 mod memcg;
 mod percpu;
+pub mod thread;
 
 pub use global::Objcg;
 pub use memcg::{
