@@ -42,15 +42,21 @@
 
 mod external;
 mod global;
+mod in_memcg;
 mod limits;
 mod memcg;
 mod notify;
 mod percpu;
 mod shrinker;
 pub mod thread;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 pub use external::{ExternalCharge, ExternalError};
 pub use global::Objcg;
+#[cfg(feature = "stream")]
+pub use in_memcg::StreamExt;
+pub use in_memcg::{FutureExt, InMemcg};
 pub use limits::{
     EventFd, OomKilled, OomPolicy, OomScope, PeakReader, ReviveError, checkpoint, max_throttle_delay, nofail,
     set_max_throttle_delay, throttle,

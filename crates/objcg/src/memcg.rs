@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use objcg_core::memcg as engine;
 
@@ -239,6 +240,11 @@ impl Memcg {
     #[must_use]
     pub fn current() -> Memcg {
         Memcg(engine::Memcg::current())
+    }
+
+    /// [`throttle_delay`](Memcg::throttle_delay) after stocks and shrinkers gave back what they can.
+    pub(crate) fn throttle_delay_after_reclaim(&self) -> Option<Duration> {
+        self.0.throttle_delay_after_reclaim()
     }
 
     /// Runs `work` inside the group. A panic leaves the group as well.
