@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::AnyError;
 use crate::tenant::Tenant;
 
 /// How long a request of a tenant over its `high` is held back before it is answered with 503.
@@ -36,7 +37,7 @@ pub(crate) struct Server {
 }
 
 impl Tenants {
-    pub(crate) fn new(nr_tenants: usize) -> Result<Tenants, Box<dyn std::error::Error>> {
+    pub(crate) fn new(nr_tenants: usize) -> Result<Tenants, AnyError> {
         let group = Memcg::root().create("server")?;
         let all = (0..nr_tenants).map(|number| Tenant::new(&group, &format!("tenant-{number}")));
         Ok(Tenants { all: all.collect::<Result<_, _>>()?, group, returns: Mutex::default() })
@@ -80,7 +81,7 @@ impl Server {
     }
 
     /// Ends the server; gives the tenants back, which nobody else has any more.
-    pub(crate) async fn stop(self) -> Result<Tenants, Box<dyn std::error::Error>> {
+    pub(crate) async fn stop(self) -> Result<Tenants, AnyError> {
         self.recovering.abort();
         // Aborted.
         let _ = self.recovering.await;

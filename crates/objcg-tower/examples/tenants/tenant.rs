@@ -9,6 +9,8 @@ use objcg::{Memcg, OomKilled, OomPolicy, ShrinkControl, Shrinker};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
+use crate::AnyError;
+
 /// The limits of each tenant in bytes.
 pub(crate) const MAX: u64 = 4 << 20;
 pub(crate) const HIGH: u64 = 3 << 20;
@@ -53,7 +55,7 @@ struct Tasks {
 struct Living(Arc<Tasks>);
 
 impl Tenant {
-    pub(crate) fn new(server: &Memcg, name: &str) -> Result<Tenant, Box<dyn std::error::Error>> {
+    pub(crate) fn new(server: &Memcg, name: &str) -> Result<Tenant, AnyError> {
         let memcg = server.create(name)?;
         memcg.set_max(Some(MAX))?;
         memcg.set_high(Some(HIGH))?;
