@@ -9,6 +9,8 @@ const CRATES: &[&str] = &[
     "objcg-rseq",
     "objcg-core",
     "objcg",
+    "objcg-tracing",
+    "objcg-tower",
     "objcg-malloc",
     "objcg-report",
     "objcg-preload",
