@@ -76,5 +76,8 @@ fn wait_for(child: libc::pid_t) {
     }
     let is_hung = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGALRM;
     assert!(!is_hung, "a child of a fork did not end within {PATIENCE_SECONDS} s");
-    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "a child of a fork ended with status {status:#x}");
+    assert!(
+        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+        "a child of a fork ended with status {status:#x}"
+    );
 }
