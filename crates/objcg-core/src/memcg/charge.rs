@@ -174,9 +174,13 @@ fn charge_exactly(group: u32, nr_bytes: u64) -> Result<(), Refused> {
     let Err(refusing) = charge_up(group, nr_bytes) else { return Ok(()) };
     node(refusing).events.max.fetch_add(1, Ordering::Relaxed);
     drain_subtree(refusing);
-    charge_up(group, nr_bytes).map_err(|refusing| {
-        node(refusing).events.oom.fetch_add(1, Ordering::Relaxed);
-        Refused { refused_by: refusing, nr_bytes }
+    charge_up(group, nr_bytes).map_err(|second| {
+        if second != refusing {
+            // The first has room now, and another one has not: it has met its limit as well.
+            node(second).events.max.fetch_add(1, Ordering::Relaxed);
+        }
+        node(second).events.oom.fetch_add(1, Ordering::Relaxed);
+        Refused { refused_by: second, nr_bytes }
     })
 }
 
