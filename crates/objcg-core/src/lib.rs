@@ -75,12 +75,16 @@ mod memcg {
     #[cfg(test)]
     #[path = "models.rs"]
     mod models;
+    #[path = "gate.rs"]
+    pub(crate) mod gate;
     #[path = "objcg.rs"]
     pub(crate) mod objcg;
     #[path = "page_counter.rs"]
     pub(crate) mod page_counter;
     #[path = "pin.rs"]
     pub(crate) mod pin;
+    #[path = "signal.rs"]
+    pub(crate) mod signal;
     #[path = "stock.rs"]
     pub(crate) mod stock;
 }
