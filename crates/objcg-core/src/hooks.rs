@@ -107,10 +107,15 @@ pub(crate) fn uncharge_pages(owner: u32, nr_bytes: usize) {
     memcg::uncharge_object(owner, nr_bytes as u64);
 }
 
-/// Makes another group's vessel the owner of a live object. The error is who refuses; then nothing has changed.
+/// Makes a group the owner of a live object. The error is who refuses; then nothing has changed.
 pub(crate) fn move_owner(owner: &AtomicU32, group: &Memcg, price: u64) -> Result<(), Refused> {
-    let moved = memcg::move_charge(owner.load(Ordering::Relaxed), group.vessel(), price)?;
     // Relaxed: the owner word is its holder's, who is here.
+    let moved = moved_owner(owner.load(Ordering::Relaxed), group, price)?;
     owner.store(moved, Ordering::Relaxed);
     Ok(())
+}
+
+/// The same for an owner that is no word of its own: returns the new one.
+pub(crate) fn moved_owner(owner: u32, group: &Memcg, price: u64) -> Result<u32, Refused> {
+    memcg::move_charge(owner, group.vessel(), price)
 }

@@ -65,12 +65,16 @@ pub use size_class::SlabGeometry;
 /// The modules that have models, reachable without the statics of the modules around them.
 #[cfg(loom)]
 mod memcg {
+    #[path = "gate.rs"]
+    pub(crate) mod gate;
     #[path = "objcg.rs"]
     pub(crate) mod objcg;
     #[path = "page_counter.rs"]
     pub(crate) mod page_counter;
     #[path = "pin.rs"]
     pub(crate) mod pin;
+    #[path = "signal.rs"]
+    pub(crate) mod signal;
     #[path = "stock.rs"]
     pub(crate) mod stock;
 }

@@ -40,6 +40,9 @@
 
 #![deny(unsafe_code)]
 
+mod adopt;
+#[cfg(feature = "allocator-api2")]
+mod allocator;
 mod external;
 mod global;
 mod in_memcg;
@@ -52,6 +55,7 @@ pub mod thread;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
+pub use adopt::{Adopt, AdoptError};
 pub use external::{ExternalCharge, ExternalError};
 pub use global::Objcg;
 #[cfg(feature = "stream")]

@@ -3,6 +3,8 @@
 //! A charge is a slot of a table, vessel and bytes, so that statistics find it by looking as they find objects. It is charged like
 //! an object: when its group is deleted the bytes are the parent's, through the vessel.
 
+use core::fmt;
+
 use super::node::node;
 use super::transfer::move_charge;
 use super::{Memcg, ROOT_VESSEL, Refused, uncharge_object};
@@ -147,6 +149,17 @@ impl Drop for ExternalCharge {
         TABLE.free(self.slot);
     }
 }
+
+impl fmt::Display for ExternalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExternalError::Limit(refused) => refused.fmt(f),
+            ExternalError::NoMemory => f.write_str("the process is out of memory"),
+        }
+    }
+}
+
+impl core::error::Error for ExternalError {}
 
 /// Visits vessel and bytes of every charge.
 pub(crate) fn for_each_external(mut visit: impl FnMut(u32, u64)) {

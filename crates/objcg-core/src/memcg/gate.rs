@@ -63,11 +63,6 @@ impl Gate {
         self.0.load(Ordering::Acquire) & !(CLOSED | COUNT)
     }
 
-    /// Whether the registration of that generation has come to its end.
-    pub(crate) fn is_gone(&self, generation: u32) -> bool {
-        self.generation() != generation
-    }
-
     /// Says that the slot of a closed gate was taken back: nobody runs, and nothing is left of the callback.
     pub(crate) fn gone(&self) {
         let generation = self.0.load(Ordering::Relaxed) & !(CLOSED | COUNT);
@@ -133,7 +128,7 @@ mod models {
             if self.gate.close() {
                 self.take_back();
             }
-            while !self.gate.is_gone(generation) {
+            while self.gate.generation() == generation {
                 loom::thread::yield_now();
             }
         }
@@ -155,7 +150,9 @@ mod models {
             slot.unregister();
             assert_eq!(slot.callback.load(Ordering::Relaxed), 0, "still there after its unregistration");
             assert!(!slot.run(), "runs after its unregistration");
-            runners.into_iter().for_each(|runner| drop(runner.join().unwrap()));
+            for runner in runners {
+                runner.join().unwrap();
+            }
             assert_eq!(slot.nr_drops.load(Ordering::Relaxed), 1);
         });
     }

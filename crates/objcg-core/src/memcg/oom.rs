@@ -179,8 +179,8 @@ fn choose_victim(refusing: u32, charging: u32) -> Option<Victim> {
                 largest = Some((usage, child));
             }
         });
-        // Saturating by hand: children are read one after the other.
-        let own_bytes = node(at).counter.usage().checked_sub(children_bytes).unwrap_or(0);
+        // tidy: allow(saturating_sub): children are read one after the other, while they change
+        let own_bytes = node(at).counter.usage().saturating_sub(children_bytes);
         match largest {
             Some((usage, child)) if at == refusing || usage > own_bytes => at = child,
             // The charging group was deleted meanwhile.

@@ -31,11 +31,14 @@ const RUNS_EACH: usize = 4;
 /// Has memory of the group and its descendants taken back; returns how many bytes usage fell by. 0 in a shrinker. The group is
 /// pinned.
 pub(super) fn reclaim(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 {
+    if in_reclaim::reclaims() {
+        return 0;
+    }
     let before = node(top).counter.usage();
     run_shrinkers(top, nr_wanted, context);
     charge::drain_subtree(top);
-    // Others may have charged meanwhile.
-    before.checked_sub(node(top).counter.usage()).unwrap_or(0)
+    // tidy: allow(saturating_sub): others may have charged meanwhile
+    before.saturating_sub(node(top).counter.usage())
 }
 
 /// Has memory taken back for a charge that `refusing` has no room for. Whether any registration said that it freed something.
@@ -47,8 +50,8 @@ pub(super) fn make_room(refusing: u32, nr_bytes: u64) -> bool {
         // Nothing that could be freed would be enough: caches need not suffer for it.
         return false;
     }
-    // It was over the limit a moment ago, and may be within it now.
-    let missing = (counter.usage() + nr_bytes).checked_sub(max).unwrap_or(0);
+    // tidy: allow(saturating_sub): there was no room a moment ago, and may be now
+    let missing = (counter.usage() + nr_bytes).saturating_sub(max);
     let nr_wanted = missing.max(MIN_WANTED.min(max / LIMIT_SHARE));
     let freed = run_shrinkers(refusing, nr_wanted, ReclaimContext::Allocation);
     if freed > 0 {

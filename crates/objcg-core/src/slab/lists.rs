@@ -188,7 +188,7 @@ impl Cache {
     }
 
     /// The owner word of an object, in a vector that is made now if the slab has none yet; `None` without memory.
-    pub(super) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
+    pub(crate) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
         if let Some(vector) = obj_exts::load(&object.page.obj_exts).if_real() {
             return Some(object.owner_in(vector));
         }
