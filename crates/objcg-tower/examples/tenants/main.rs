@@ -54,7 +54,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    let progress = |number: usize| eprint!("\rround {:>2} of {}", number + 1, FULL.nr_pairs);
+    let progress = |number: usize| eprint!("\rpair of rounds {:>2} of {}", number + 1, FULL.nr_pairs);
     match run(&FULL, progress) {
         Ok(report) => {
             eprintln!();
