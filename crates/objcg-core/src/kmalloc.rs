@@ -84,7 +84,8 @@ fn alloc_slow(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
         return alloc_pages(nr_bytes, align).map(|pages| pages.address);
     };
     let cache = &caches()[class.index()];
-    if (nr_bytes | align) < SHORTCUT_END {
+    // Nothing is at a multiple of every alignment: no class serves them all, so its place stays empty.
+    if nr_bytes > 0 && (nr_bytes | align) < SHORTCUT_END {
         SHORTCUTS[step_of(nr_bytes, align)].store(cache.stacks().as_ptr(), Ordering::Relaxed);
     }
     cache.alloc()
@@ -171,6 +172,9 @@ fn size_of_found(found: &Found, address: NonNull<u8>) -> usize {
 /// the old address any more.
 pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let found = find(address);
+    if let Found::Slab(object) = &found {
+        object.check_live();
+    }
     let in_place = match &found {
         Found::Slab(object) => fits_in_place(object.cache.size(), nr_bytes, align).then_some(address),
         Found::Large(head) => large::resize(*head, nr_bytes).then_some(address),

@@ -248,7 +248,7 @@ impl Memcg {
     #[must_use]
     pub fn of_ticket(ticket: u64) -> Option<Memcg> {
         let idx = ticket as u32;
-        tree::try_add_user(idx, (ticket >> u32::BITS) as u32).then_some(Memcg { idx })
+        tree::try_add_user(idx, (ticket >> u32::BITS) as u32).then(|| Memcg { idx })
     }
 
     /// Visits the tickets of the first `nr_wanted` children, newest first, and returns how many there are, which may be more.

@@ -227,3 +227,27 @@ impl Cache {
         unsafe { meta::free(vector.first().cast(), self.owner_vector_bytes()) };
     }
 }
+
+impl SlabObject {
+    /// Aborts if the object is free. Free ones bear a mark; a live one may by what its user wrote, so that is looked into.
+    pub(crate) fn check_live(&self) {
+        if SlabObject::is_marked(self.address) {
+            self.look_whether_free();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_whether_free(&self) {
+        // Objects in sheaves count as taken: they go to their slabs first, and those stay.
+        self.cache.shrink_to(u32::MAX);
+        let _lists = self.cache.lists.lock();
+        let is_live = SlabObject::find(self.address).is_some_and(|now| {
+            let nr_objects = now.cache.nr_objects();
+            !free_bits::is_free(page(now.slab()), nr_objects, now.obj_idx)
+        });
+        if !is_live {
+            die!("{:p}: realloc of a free object of {} bytes", self.address, self.cache.size());
+        }
+    }
+}
