@@ -76,7 +76,7 @@ fn i4_external_charges_survive_their_group() {
     charges[0].resize(10 * KIB).unwrap();
     assert_eq!(figures(&top).2.external_bytes, 15 * KIB);
     let refuge = group("refuge");
-    charges[1].move_to(&refuge).unwrap();
+    refuge.adopt_external(&mut charges[1]).unwrap();
     assert_eq!((figures(&refuge).0, figures(&top).2.external_bytes), (2 * KIB, 13 * KIB));
     drop(charges);
     assert_eq!((figures(&refuge).0, figures(&top).0), (0, 0));
@@ -193,7 +193,7 @@ fn i1_moves_against_deletes_and_frees_balance() {
                     for round in 0..1500 {
                         let Some(target) = top.child(names[(round + nth) % 3]) else { continue };
                         held.iter_mut().for_each(|object| target.adopt(object).unwrap());
-                        charge.move_to(&target).unwrap();
+                        target.adopt_external(&mut charge).unwrap();
                         charge.resize(1000 + (round as u64 % 7) * 100).unwrap();
                         if round % 50 == 0 {
                             held = [10, 1000, 50_000, 5 << 20].map(|len| target.scope(|| vec![0u8; len])).into();

@@ -128,7 +128,7 @@ pub(crate) fn credit(vessel: u32, nr_bytes: u64) {
 /// Nothing of it goes into a stock.
 #[cold]
 #[inline(never)]
-fn give_back(owed: Owed) {
+pub(super) fn give_back(owed: Owed) {
     let mut next = Some(owed);
     while let Some(Owed { vessel, nr_bytes }) = next {
         let Some(group) = PinnedNode::of_vessel(vessel) else { die!("vessel {vessel}: charged, but freed") };
