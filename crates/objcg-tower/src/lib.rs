@@ -27,10 +27,8 @@
 //! let app: Router = Router::new().route("/", get(async || Memcg::current().name())).layer(layer);
 //! # let request = axum::extract::Request::get("/").header("x-tenant", "acme").body(axum::body::Body::empty())?;
 //! # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-//! # let answer = runtime.block_on(async {
-//! #     let response = tower::ServiceExt::oneshot(app, request).await?;
-//! #     axum::body::to_bytes(response.into_body(), 100).await
-//! # })?;
+//! # let response = runtime.block_on(tower::ServiceExt::oneshot(app, request))?;
+//! # let answer = runtime.block_on(axum::body::to_bytes(response.into_body(), 100))?;
 //! # assert_eq!(answer, "acme");
 //! # Ok(())
 //! # }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 #[cfg(feature = "stream")]
 use futures_core::Stream;
+use objcg_core::memcg as engine;
 use pin_project_lite::pin_project;
 
 use crate::{Memcg, OomKilled};
@@ -104,6 +105,8 @@ pin_project! {
         #[pin]
         inner: Option<T>,
         memcg: Memcg,
+        // The version of the process's events at which the group needed no attention.
+        quiet_at: Option<u32>,
         held: Held,
         registered: Registered,
     }
@@ -118,7 +121,13 @@ pin_project! {
 impl<T> InMemcg<T> {
     /// Wraps anything that is polled, for [`poll_with`](InMemcg::poll_with): something that is neither a future nor a stream.
     pub fn new(inner: T, memcg: &Memcg) -> InMemcg<T> {
-        InMemcg { inner: Some(inner), memcg: memcg.clone(), held: Held::FREE, registered: Registered::default() }
+        InMemcg {
+            inner: Some(inner),
+            memcg: memcg.clone(),
+            quiet_at: None,
+            held: Held::FREE,
+            registered: Registered::default(),
+        }
     }
 
     /// Has one hold last at most so long, whatever [`Memcg::throttle_delay`] says.
@@ -155,12 +164,11 @@ impl<T> InMemcg<T> {
         if self.inner.is_none() {
             return Poll::Ready(None);
         }
-        if self.memcg.0.needs_attention() || self.held.is_held() {
-            let this = self.as_mut().project();
-            if let Err(killed) = ready!(this.held.poll(this.memcg, context)) {
-                self.end();
-                return Poll::Ready(Some(Err(killed)));
-            }
+        if self.quiet_at != Some(engine::Memcg::attention_version())
+            && let Err(killed) = ready!(self.as_mut().attend(context))
+        {
+            self.end();
+            return Poll::Ready(Some(Err(killed)));
         }
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
@@ -171,6 +179,19 @@ impl<T> InMemcg<T> {
             this.registered.keep(this.memcg, context.waker());
         }
         polled.map(|result| Some(Ok(result)))
+    }
+
+    /// Something happened in the process since the group was last found to need nothing: looks at the group.
+    fn attend(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), OomKilled>> {
+        let this = self.project();
+        // Before the look: what happens after it is a new version.
+        let version = engine::Memcg::attention_version();
+        if this.held.is_held() || this.memcg.0.needs_attention() {
+            *this.quiet_at = None;
+            return this.held.poll(this.memcg, context);
+        }
+        *this.quiet_at = Some(version);
+        Poll::Ready(Ok(()))
     }
 
     /// Drops what is wrapped, inside the group.

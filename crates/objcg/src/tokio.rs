@@ -26,7 +26,7 @@ use ::tokio::task::{self, AbortHandle, JoinError, JoinHandle};
 use crate::thread::inherit;
 use crate::{FutureExt, Memcg, OomKilled};
 
-/// [`tokio::spawn`](::tokio::spawn), in the current group. The task's own memory is charged to it as well; it is freed when the
+/// [`tokio::spawn`], in the current group. The task's own memory is charged to it as well; it is freed when the
 /// task has ended and its handle is gone.
 ///
 /// # Panics
@@ -38,7 +38,7 @@ where
     task::spawn(future.in_memcg(&Memcg::current()))
 }
 
-/// [`tokio::task::spawn_local`](::tokio::task::spawn_local), in the current group.
+/// [`tokio::task::spawn_local`], in the current group.
 ///
 /// # Panics
 /// Not called inside a `LocalSet`.
@@ -49,7 +49,7 @@ where
     task::spawn_local(future.in_memcg(&Memcg::current()))
 }
 
-/// [`tokio::task::spawn_blocking`](::tokio::task::spawn_blocking), in the current group. The work does not begin if the group is
+/// [`tokio::task::spawn_blocking`], in the current group. The work does not begin if the group is
 /// killed before its turn comes; work that runs asks [`checkpoint`](crate::checkpoint) itself.
 ///
 /// ```
@@ -81,7 +81,7 @@ fn unless_killed<R>(work: impl FnOnce() -> R) -> impl FnOnce() -> Result<R, OomK
     })
 }
 
-/// [`tokio::task::JoinSet`](::tokio::task::JoinSet), whose tasks inherit the group that is current when they are spawned.
+/// [`tokio::task::JoinSet`], whose tasks inherit the group that is current when they are spawned.
 ///
 /// ```
 /// # #[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;

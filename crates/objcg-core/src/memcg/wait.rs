@@ -77,7 +77,6 @@ impl Memcg {
 
     /// Whether there is a mark to heed or a delay to keep: what [`Memcg::is_oom_killed`] and [`Memcg::throttle_delay`] would say, by
     /// three loads a level, the root left out.
-    #[inline]
     #[must_use]
     pub fn needs_attention(&self) -> bool {
         let mut at = self.idx;
@@ -91,6 +90,14 @@ impl Memcg {
             at = level.parent.load(Ordering::Relaxed);
         }
         false
+    }
+
+    /// How often something happened in the process after which [`Memcg::needs_attention`] may say yes where it said no: an event, a
+    /// mark, a lowered `high`. Two loads.
+    #[inline]
+    #[must_use]
+    pub fn attention_version() -> u32 {
+        node(ROOT).signal.version()
     }
 
     /// Asks to be told of the next change of the group: an event of it or of a descendant, usage that falls to `high`, a mark, its

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    let progress = |number: usize| eprint!("\rround {:>2} of {}", number + 1, FULL.nr_pairs);
+    let progress = |number: usize| eprint!("\rpair of rounds {:>2} of {}", number + 1, FULL.nr_pairs);
     match run(&FULL, progress) {
         Ok(report) => {
             eprintln!();
@@ -101,7 +101,9 @@ fn most_resident(is_over: &AtomicBool) -> Result<u64, AnyError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use super::{Plan, run};
 
     /// Short rounds: enough for every bad tenant to be refused.
     const SHORT: Plan = Plan { nr_tenants: 100, nr_pairs: 2, round: Duration::from_millis(400) };

@@ -35,7 +35,8 @@ pub(crate) struct TenantRow {
     peak: u64,
     reclaimed: u64,
     pub(crate) events: objcg::Events,
-    latencies: Latencies,
+    /// Those of the bad are not measured.
+    latencies: Option<Latencies>,
     /// Bytes that are charged once the tenant is gone.
     pub(crate) left: u64,
 }
@@ -76,7 +77,7 @@ impl Report {
                 peak: memcg.peak(),
                 reclaimed,
                 events: memcg.events(),
-                latencies: Latencies::of(own()),
+                latencies: (number >= BAD.len()).then(|| Latencies::of(own())),
                 left: memcg.usage(),
             }
         });
@@ -107,7 +108,7 @@ impl Report {
             "\n{:12} {:6} {:>8} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>8} {:>8}",
             "tenant", "does", "peak", "shrunk", "high", "max", "oom", "kill", "200", "refused", "left", "p50", "p99"
         );
-        let (bad, good) = self.tenants.split_at(BAD.len());
+        let (bad, good) = (self.bad(), &self.tenants[BAD.len()..]);
         bad.iter().chain(good.iter().take(NR_GOOD_ROWS)).for_each(TenantRow::print);
         println!("… and {} more that read, in `--json`", good.len().saturating_sub(NR_GOOD_ROWS));
         println!("\nrefused: {}", refusals(bad));
@@ -169,8 +170,8 @@ impl TenantRow {
             nr_good,
             nr_all - nr_good,
             self.left,
-            micros(self.latencies.p50),
-            micros(self.latencies.p99),
+            self.latencies.map_or_else(|| "-".to_owned(), |latencies| micros(latencies.p50)),
+            self.latencies.map_or_else(|| "-".to_owned(), |latencies| micros(latencies.p99)),
         );
     }
 
@@ -188,7 +189,7 @@ impl TenantRow {
                 "oom": self.events.oom,
                 "oom_kill": self.events.oom_kill,
             },
-            "latency": self.latencies.json(),
+            "latency": self.latencies.map(|latencies| latencies.json()),
             "left_bytes": self.left,
         })
     }

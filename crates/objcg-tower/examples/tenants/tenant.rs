@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use objcg::{Memcg, OomKilled, OomPolicy, ShrinkControl, Shrinker};
+use objcg::{Memcg, OomPolicy, ShrinkControl, Shrinker};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
@@ -17,7 +17,9 @@ pub(crate) const HIGH: u64 = 3 << 20;
 /// What its cache may weigh, when nobody asks for it back.
 const CACHE_BYTES: u64 = 1 << 20;
 const VALUE_BYTES: usize = 8 << 10;
+/// What the one that leaks keeps of a request, and how many values it reads beside.
 const LEAK_BYTES: usize = 64 << 10;
+const VALUES_A_LEAK: u64 = 4;
 const HUGE_BYTES: usize = 10 << 30;
 /// How many tasks the one that spawns without end makes in one poll, and what each holds.
 const TASKS_A_POLL: usize = 8;
@@ -96,10 +98,14 @@ impl Tenant {
         value
     }
 
-    /// Keeps memory and never gives it back: until the tenant is ended.
+    /// Uses the cache, and keeps memory that it never gives back: until the tenant is ended.
     pub(crate) fn leak(&self) {
         let bytes = vec![1; LEAK_BYTES];
-        self.leaked.lock().expect("nobody panics with it").push(bytes);
+        let mut leaked = self.leaked.lock().expect("nobody panics with it");
+        leaked.push(bytes);
+        let nr_leaked = leaked.len() as u64;
+        drop(leaked);
+        (0..VALUES_A_LEAK).for_each(|value| drop(self.read(nr_leaked * VALUES_A_LEAK + value)));
     }
 
     /// Asks for more than there is, and is told so.
@@ -147,10 +153,6 @@ impl Tenant {
             self.memcg.drain();
         }
         (nr_tasks > 0).then(|| self.tasks.since_last_end())
-    }
-
-    pub(crate) fn check(&self) -> Result<(), OomKilled> {
-        self.memcg.check()
     }
 }
 
