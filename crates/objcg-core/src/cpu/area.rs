@@ -11,6 +11,7 @@ use core::ptr::{self, NonNull};
 
 use objcg_rseq::{PerCpu, Registration, Stack, Stopper, TaggedWord};
 
+use super::afar::keep_away;
 use super::{CpuId, nr_cpus};
 use crate::os;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering};
@@ -238,15 +239,15 @@ impl CpuWords {
 
     /// Runs `look` while no section changes a word of this CPU: it may change them all. Without the kernel's help it is not run.
     pub(crate) fn alone(&self, look: impl FnOnce(&[AtomicU64; 2 * NR_WORDS])) {
-        // SeqCst, before the fence: sections that start after it see the guard.
-        self.part.guard.store(1, Ordering::SeqCst);
-        if fence(self.cpu) {
-            let words = (&raw const self.part.words).cast::<[AtomicU64; 2 * NR_WORDS]>();
-            // SAFETY: a tagged word is two words of 64 bits, of which the first is the word; sections keep away.
-            look(unsafe { &*words });
-        }
-        // Release: what was changed is seen by the sections that run again.
-        self.part.guard.store(0, Ordering::Release);
+        keep_away(
+            &self.part.guard,
+            || fence(self.cpu),
+            || {
+                let words = (&raw const self.part.words).cast::<[AtomicU64; 2 * NR_WORDS]>();
+                // SAFETY: a tagged word is two words of 64 bits, of which the first is the word; sections keep away.
+                look(unsafe { &*words });
+            },
+        );
     }
 }
 

@@ -358,20 +358,12 @@ impl Pair {
         if !cpu::fence(CpuId::current()) {
             return;
         }
-        let word = stacks.top(cpu);
-        loop {
-            // SeqCst, before the fence: sections that start after it see the stopper.
-            let top = word.swap(cpu::empty(), Ordering::SeqCst);
+        let fence = || {
             if !cpu::fence(cpu) {
                 die!("membarrier was forbidden while it was in use");
             }
-            // A section that began before the swap may have committed after it. Either it has moved the stopper, as it would
-            // have moved the top, or it has written over it.
-            if let Some(drift) = cpu::drift(word.load(Ordering::Acquire)) {
-                word.store(cpu::empty(), Ordering::Relaxed);
-                return self.took_down(top.wrapping_add_signed(drift));
-            }
-        }
+        };
+        self.took_down(cpu::take_top(stacks.top(cpu), cpu::empty(), fence, cpu::drift));
     }
 
     fn took_down(&mut self, top: usize) {
