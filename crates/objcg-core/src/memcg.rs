@@ -43,7 +43,7 @@ use node::node;
 pub(crate) use charge::{OnLimit, charge_ahead, charge_object, note_peak, set_discharge, uncharge_object};
 pub use charge::{Watcher, watch};
 pub(crate) use current::current;
-pub use current::{move_into, moved_into};
+pub use current::{EnteredOwned, move_into, moved_into};
 pub use event_fd::EventFd;
 pub use events::Events;
 pub(crate) use external::for_each_external;

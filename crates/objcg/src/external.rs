@@ -2,7 +2,7 @@
 
 use objcg_core::memcg as engine;
 
-use crate::Memcg;
+use crate::{Memcg, Refused};
 
 pub use engine::{ExternalCharge, ExternalError};
 
@@ -29,5 +29,24 @@ impl Memcg {
     /// ```
     pub fn charge_external(&self, nr_bytes: u64) -> Result<ExternalCharge, ExternalError> {
         self.0.charge_external(nr_bytes)
+    }
+
+    /// Moves an external charge of another group to this one.
+    ///
+    /// # Errors
+    /// A limit refuses: the charge stays where it was.
+    ///
+    /// ```
+    /// # #[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;
+    /// use objcg::Memcg;
+    ///
+    /// let (query, cache) = (Memcg::root().create("query")?, Memcg::root().create("cache")?);
+    /// let mut mapping = query.charge_external(1 << 20)?;
+    /// cache.adopt_external(&mut mapping)?;
+    /// assert_eq!((query.usage(), cache.usage()), (0, 1 << 20));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn adopt_external(&self, charge: &mut ExternalCharge) -> Result<(), Refused> {
+        charge.move_to(&self.0)
     }
 }

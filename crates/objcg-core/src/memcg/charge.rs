@@ -128,7 +128,7 @@ pub(crate) fn credit(vessel: u32, nr_bytes: u64) {
 /// Nothing of it goes into a stock.
 #[cold]
 #[inline(never)]
-fn give_back(owed: Owed) {
+pub(super) fn give_back(owed: Owed) {
     let mut next = Some(owed);
     while let Some(Owed { vessel, nr_bytes }) = next {
         let Some(group) = PinnedNode::of_vessel(vessel) else { die!("vessel {vessel}: charged, but freed") };
@@ -207,6 +207,10 @@ pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit
         charged = try_charge_below(group, end, nr_bytes);
     }
     let Err(at) = charged else { return Ok(()) };
+    if at != refusing {
+        // The first has room now, and another one has not: it has met its limit as well.
+        events::count(at, Event::Max);
+    }
     refusing = at;
     if in_reclaim::must_not_fail() && force_charge_below(group, end, nr_bytes) {
         return Ok(());

@@ -6,8 +6,9 @@
 use core::fmt;
 
 use super::node::node;
+use super::objcg::Owed;
 use super::transfer::move_charge;
-use super::{Memcg, ROOT_VESSEL, Refused, uncharge_object};
+use super::{Memcg, ROOT_VESSEL, Refused, charge};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::table::{Slot, Table};
 
@@ -105,7 +106,7 @@ impl ExternalCharge {
         if let Some(more) = nr_bytes.checked_sub(old) {
             self.grow(vessel, old, more)?;
         } else {
-            uncharge_object(vessel, old - nr_bytes);
+            give_back(vessel, old - nr_bytes);
         }
         self.external().nr_bytes.store(nr_bytes, Ordering::Relaxed);
         Ok(())
@@ -145,7 +146,7 @@ impl Drop for ExternalCharge {
     fn drop(&mut self) {
         let external = self.external();
         let (vessel, nr_bytes) = (self.vessel(), external.nr_bytes.swap(0, Ordering::Relaxed));
-        uncharge_object(vessel, nr_bytes);
+        give_back(vessel, nr_bytes);
         TABLE.free(self.slot);
     }
 }
@@ -160,6 +161,13 @@ impl fmt::Display for ExternalError {
 }
 
 impl core::error::Error for ExternalError {}
+
+/// Takes bytes off a vessel's group at once, past the stocks: what is released is seen to be.
+fn give_back(vessel: u32, nr_bytes: u64) {
+    if vessel != ROOT_VESSEL {
+        charge::give_back(Owed { vessel, nr_bytes });
+    }
+}
 
 /// Visits vessel and bytes of every charge.
 pub(crate) fn for_each_external(mut visit: impl FnMut(u32, u64)) {

@@ -150,7 +150,9 @@ mod models {
             slot.unregister();
             assert_eq!(slot.callback.load(Ordering::Relaxed), 0, "still there after its unregistration");
             assert!(!slot.run(), "runs after its unregistration");
-            runners.into_iter().for_each(|runner| drop(runner.join().unwrap()));
+            for runner in runners {
+                runner.join().unwrap();
+            }
             assert_eq!(slot.nr_drops.load(Ordering::Relaxed), 1);
         });
     }

@@ -153,6 +153,14 @@ impl PageCounter {
         self.usage.load(Ordering::Acquire) & (GRANTED | MARKED | SUBTREE)
     }
 
+    /// Whether a bit of the mark is set or usage is over `high`.
+    #[inline]
+    pub(crate) fn is_marked_or_over_high(&self, bits: u64) -> bool {
+        // Acquire as in `marks`.
+        let word = self.usage.load(Ordering::Acquire);
+        word & bits != 0 || word & BYTES > self.high()
+    }
+
     /// Takes all bits of the mark off if usage is within the limit; else returns by how much it is over.
     pub(crate) fn unmark(&self) -> Result<(), u64> {
         self.clear_if(|_| true)

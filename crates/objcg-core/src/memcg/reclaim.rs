@@ -31,6 +31,9 @@ const RUNS_EACH: usize = 4;
 /// Has memory of the group and its descendants taken back; returns how many bytes usage fell by. 0 in a shrinker. The group is
 /// pinned.
 pub(super) fn reclaim(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 {
+    if in_reclaim::reclaims() {
+        return 0;
+    }
     let before = node(top).counter.usage();
     run_shrinkers(top, nr_wanted, context);
     charge::drain_subtree(top);

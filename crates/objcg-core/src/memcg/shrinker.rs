@@ -137,7 +137,8 @@ pub(super) struct Visit {
 impl Visit {
     /// Keeps a registration, and its group's slot, from going away.
     pub(super) fn begin(idx: u32) -> Option<Visit> {
-        TABLE.get(idx).gate.enter().then_some(Visit { idx })
+        // Made only then: its drop leaves the gate.
+        TABLE.get(idx).gate.enter().then(|| Visit { idx })
     }
 
     pub(super) fn group(&self) -> u32 {
