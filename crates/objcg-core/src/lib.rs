@@ -64,9 +64,19 @@ pub use size_class::SlabGeometry;
 
 /// The modules that have models, reachable without the statics of the modules around them.
 #[cfg(loom)]
+mod cpu {
+    #[path = "afar.rs"]
+    pub(crate) mod afar;
+}
+
+/// As above.
+#[cfg(loom)]
 mod memcg {
     #[path = "gate.rs"]
     pub(crate) mod gate;
+    #[cfg(test)]
+    #[path = "models.rs"]
+    mod models;
     #[path = "objcg.rs"]
     pub(crate) mod objcg;
     #[path = "page_counter.rs"]

@@ -43,7 +43,7 @@ use node::node;
 pub(crate) use charge::{OnLimit, charge_ahead, charge_object, note_peak, set_discharge, uncharge_object};
 pub use charge::{Watcher, watch};
 pub(crate) use current::current;
-pub use current::{move_into, moved_into};
+pub use current::{EnteredOwned, move_into, moved_into};
 pub use event_fd::EventFd;
 pub use events::Events;
 pub(crate) use external::for_each_external;
@@ -248,7 +248,7 @@ impl Memcg {
     #[must_use]
     pub fn of_ticket(ticket: u64) -> Option<Memcg> {
         let idx = ticket as u32;
-        tree::try_add_user(idx, (ticket >> u32::BITS) as u32).then_some(Memcg { idx })
+        tree::try_add_user(idx, (ticket >> u32::BITS) as u32).then(|| Memcg { idx })
     }
 
     /// Visits the tickets of the first `nr_wanted` children, newest first, and returns how many there are, which may be more.

@@ -52,20 +52,29 @@ mod adopt;
 mod allocator;
 mod external;
 mod global;
+mod in_memcg;
 mod limits;
 mod memcg;
 mod notify;
 mod percpu;
 mod shrinker;
+pub mod thread;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 pub use adopt::{Adopt, AdoptError};
 pub use external::{ExternalCharge, ExternalError};
 pub use global::Objcg;
+#[cfg(feature = "stream")]
+pub use in_memcg::StreamExt;
+pub use in_memcg::{FutureExt, InMemcg};
 pub use limits::{
     EventFd, OomKilled, OomPolicy, OomScope, PeakReader, ReviveError, checkpoint, max_throttle_delay, nofail,
     set_max_throttle_delay, throttle,
 };
-pub use memcg::{CreateError, DeleteError, Entered, Events, LimitError, Memcg, MemcgStat, NameError, Refused};
+pub use memcg::{
+    CreateError, DeleteError, Entered, EnteredOwned, Events, LimitError, Memcg, MemcgStat, NameError, Refused,
+};
 pub use notify::{BelowHigh, EventsChanged, Killed};
 pub use objcg_core::cpu::{CpuId, nr_cpus};
 pub use objcg_core::memcg::{nr_dying, nr_groups, nr_vessels};

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use objcg_core::memcg as engine;
 
-pub use engine::{CreateError, DeleteError, Entered, Events, LimitError, NameError, Refused};
+pub use engine::{CreateError, DeleteError, Entered, EnteredOwned, Events, LimitError, NameError, Refused};
 pub use objcg_core::stat::MemcgStat;
 
 /// A counted handle to a group: a node of the tree, with a counter and a limit of its own.
@@ -204,6 +205,46 @@ impl Memcg {
     #[inline]
     pub fn enter(&self) -> Entered<'_> {
         self.0.enter()
+    }
+
+    /// As [`enter`](Memcg::enter), with a guard that holds the handle: it can be kept anywhere in the thread, and left out of
+    /// order.
+    ///
+    /// ```
+    /// # #[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;
+    /// use objcg::Memcg;
+    ///
+    /// let outer = Memcg::root().create("outer")?.enter_owned();
+    /// let mut inner = Memcg::root().create("inner")?.enter_owned();
+    /// outer.leave_below(&mut inner);
+    /// assert_eq!(Memcg::current().name(), "inner");
+    /// drop(inner);
+    /// assert_eq!(Memcg::current(), Memcg::root());
+    /// # Ok::<(), objcg::CreateError>(())
+    /// ```
+    pub fn enter_owned(self) -> EnteredOwned {
+        self.0.enter_owned()
+    }
+
+    /// The group that this thread's new objects are charged to: the one that was entered last, the root if none; in a deleted
+    /// group its nearest living ancestor. A few atomic operations.
+    ///
+    /// ```
+    /// # #[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;
+    /// use objcg::Memcg;
+    ///
+    /// let tenant = Memcg::root().create("tenant")?;
+    /// assert_eq!(tenant.scope(Memcg::current), tenant);
+    /// # Ok::<(), objcg::CreateError>(())
+    /// ```
+    #[must_use]
+    pub fn current() -> Memcg {
+        Memcg(engine::Memcg::current())
+    }
+
+    /// [`throttle_delay`](Memcg::throttle_delay) after stocks and shrinkers gave back what they can.
+    pub(crate) fn throttle_delay_after_reclaim(&self) -> Option<Duration> {
+        self.0.throttle_delay_after_reclaim()
     }
 
     /// Runs `work` inside the group. A panic leaves the group as well.

@@ -54,8 +54,9 @@ impl Memcg {
         let high = high.unwrap_or(UNLIMITED);
         let counter = &node(self.idx).counter;
         counter.set_high(high);
-        // Some who were over it may not be any more.
+        // Some who were over it may not be any more, or the other way round.
         events::announce(self.idx);
+        events::announce(node::ROOT);
         // tidy: allow(saturating_sub): usage below the limit is no excess
         Ok(counter.usage().saturating_sub(high))
     }

@@ -213,6 +213,7 @@ fn mark(victim: &Victim) {
     }
     if new & SUBTREE != 0 {
         events::announce_below(victim.group);
+        events::announce(ROOT);
     }
 }
 

@@ -158,6 +158,14 @@ impl PageCounter {
         self.usage.fetch_and(!(GRANTED | MARKED | SUBTREE), Ordering::Relaxed) & (GRANTED | MARKED | SUBTREE)
     }
 
+    /// Whether a bit of the mark is set or usage is over `high`.
+    #[inline]
+    pub(crate) fn is_marked_or_over_high(&self, bits: u64) -> bool {
+        // Acquire as in `marks`.
+        let word = self.usage.load(Ordering::Acquire);
+        word & bits != 0 || word & BYTES > self.high()
+    }
+
     /// Takes all bits of the mark off if usage is within the limit, and returns those that were set; else by how much it is over.
     pub(crate) fn unmark(&self) -> Result<u64, u64> {
         self.clear_if(|_| true)

@@ -50,6 +50,7 @@ impl Signal {
     }
 
     /// How often something changed.
+    #[inline]
     pub(crate) fn version(&self) -> u32 {
         self.0.load(Ordering::Acquire) / VERSION
     }

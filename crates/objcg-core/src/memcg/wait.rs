@@ -9,7 +9,7 @@ use super::Memcg;
 use super::charge::{PinnedNode, ancestors};
 use super::events::{CHANGES, Events};
 use super::node::{ROOT, node};
-use super::page_counter::UNLIMITED;
+use super::page_counter::{MARKED, SUBTREE, UNLIMITED};
 use super::shrinker::ReclaimContext;
 use super::{ROOT_VESSEL, charge, current, oom, reclaim};
 use crate::os::Instant;
@@ -68,6 +68,38 @@ impl Memcg {
         most_over(self.idx).map(|over| over.delay())
     }
 
+    /// The same, after stocks and shrinkers have given back what they can: how [`Memcg::throttle`] begins, for those who wait otherwise.
+    /// To be called where the thread holds no locks.
+    #[must_use]
+    pub fn throttle_delay_after_reclaim(&self) -> Option<Duration> {
+        over_after_reclaim(self.idx).map(|over| over.delay())
+    }
+
+    /// Whether there is a mark to heed or a delay to keep: what [`Memcg::is_oom_killed`] and [`Memcg::throttle_delay`] would say, by
+    /// three loads a level, the root left out.
+    #[must_use]
+    pub fn needs_attention(&self) -> bool {
+        let mut at = self.idx;
+        let mut mark = MARKED;
+        while at != ROOT {
+            let level = node(at);
+            if level.counter.is_marked_or_over_high(mark) {
+                return true;
+            }
+            mark = SUBTREE;
+            at = level.parent.load(Ordering::Relaxed);
+        }
+        false
+    }
+
+    /// How often something happened in the process after which [`Memcg::needs_attention`] may say yes where it said no: an event, a
+    /// mark, a lowered `high`. Two loads.
+    #[inline]
+    #[must_use]
+    pub fn attention_version() -> u32 {
+        node(ROOT).signal.version()
+    }
+
     /// Asks to be told of the next change of the group: an event of it or of a descendant, usage that falls to `high`, a mark, its
     /// end. It is told by [`wait_for_changes`], once. Returns the version to which [`Memcg::version`] is compared then.
     #[must_use]
@@ -97,14 +129,18 @@ fn throttle_pinned(group: u32) -> Duration {
         return Duration::ZERO;
     }
     let start = Instant::now();
-    charge::drain_subtree(group);
-    if let Some(over) = most_over(group) {
-        reclaim::reclaim(over.group, over.excess, ReclaimContext::Throttle);
-    }
-    if let Some(over) = most_over(group) {
+    if let Some(over) = over_after_reclaim(group) {
         wait_until_below(group, start.after(over.delay()));
     }
     Instant::now().since(start)
+}
+
+fn over_after_reclaim(group: u32) -> Option<Over> {
+    most_over(group)?;
+    charge::drain_subtree(group);
+    let over = most_over(group)?;
+    reclaim::reclaim(over.group, over.excess, ReclaimContext::Throttle);
+    most_over(group)
 }
 
 /// Where a path from a group to the root is furthest over `high`, in parts of `high`.
