@@ -36,36 +36,64 @@ enum Found {
 
 /// Sizes and alignments below this, a power of two, find their stack in one table.
 const SHORTCUT_END: usize = 2048;
-/// log2 of the step from one place of that table to the next.
-const STEP_SHIFT: u32 = 3;
+/// The step from one place of that table to the next.
+const STEP_BYTES: usize = 8;
 
-/// The stacks of the class of each small size, by steps of 8 bytes; null before the first object of that size. A size that was
+/// The stacks of the class of each small size, by steps; null before the first object of that size. A size that was
 /// rounded up to its alignment has a class whose objects all lie at multiples of it.
 static SHORTCUTS: [AtomicPtr<u8>; NR_SHORTCUTS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; NR_SHORTCUTS];
 /// Room for sizes and alignments below [`SHORTCUT_END`], rounded up to each other; a power of two.
-const NR_SHORTCUTS: usize = SHORTCUT_END / 4;
+const NR_SHORTCUTS: usize = 2 * SHORTCUT_END / STEP_BYTES;
 
 /// At least `nr_bytes` at a multiple of `align`, a power of two; not initialised, charged to the current group. `None` if
 /// a limit refuses or the process is out of memory: nothing changed then.
 #[inline]
 #[must_use]
 pub fn alloc(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
-    if (nr_bytes | align) < SHORTCUT_END {
-        // Relaxed: as in `Cache::stacks`.
-        let stacks = Stacks::from_ptr(SHORTCUTS[step_of(nr_bytes, align)].load(Ordering::Relaxed));
-        return match Cache::alloc_from(stacks) {
-            Ok(address) => Some(address),
-            Err(object) => alloc_rest(object, nr_bytes, align),
-        };
+    if align > STEP_BYTES {
+        return alloc_apart(nr_bytes, align);
+    }
+    if nr_bytes < SHORTCUT_END {
+        return alloc_by(nr_bytes.div_ceil(STEP_BYTES), nr_bytes, align);
     }
     alloc_slow(nr_bytes, align)
 }
 
-/// The place of a size in [`SHORTCUTS`]; size and alignment are below [`SHORTCUT_END`].
+#[cold]
+#[inline(never)]
+fn alloc_apart(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    alloc_aligned(nr_bytes, align)
+}
+
+/// The same as [`alloc`], for callers whose `align` is always above 8: their code is the shorter if it is a constant.
 #[inline(always)]
-fn step_of(nr_bytes: usize, align: usize) -> usize {
+#[must_use]
+pub fn alloc_aligned(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    match step_of(nr_bytes, align) {
+        Some(step) => alloc_by(step, nr_bytes, align),
+        None => alloc_slow(nr_bytes, align),
+    }
+}
+
+/// The place of a size in [`SHORTCUTS`], if it has one.
+#[inline(always)]
+fn step_of(nr_bytes: usize, align: usize) -> Option<usize> {
+    if (nr_bytes | align) >= SHORTCUT_END {
+        return None;
+    }
     let rounded = (nr_bytes + (align - 1)) & align.wrapping_neg();
-    ((rounded + ((1 << STEP_SHIFT) - 1)) >> STEP_SHIFT) & (NR_SHORTCUTS - 1)
+    Some(rounded.div_ceil(STEP_BYTES) & (NR_SHORTCUTS - 1))
+}
+
+/// An object from the stack at that place of [`SHORTCUTS`].
+#[inline(always)]
+fn alloc_by(step: usize, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    // Relaxed: as in `Cache::stacks`.
+    let stacks = Stacks::from_ptr(SHORTCUTS[step].load(Ordering::Relaxed));
+    match Cache::alloc_from(stacks) {
+        Ok(address) => Some(address),
+        Err(object) => alloc_rest(object, nr_bytes, align),
+    }
 }
 
 /// The rest of an allocation that the stack of its size did not serve: with the object found there, if there was one.
@@ -85,8 +113,8 @@ fn alloc_slow(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     };
     let cache = &caches()[class.index()];
     // Nothing is at a multiple of every alignment: no class serves them all, so its place stays empty.
-    if nr_bytes > 0 && (nr_bytes | align) < SHORTCUT_END {
-        SHORTCUTS[step_of(nr_bytes, align)].store(cache.stacks().as_ptr(), Ordering::Relaxed);
+    if let Some(step) = step_of(nr_bytes, align).filter(|_| nr_bytes > 0) {
+        SHORTCUTS[step].store(cache.stacks().as_ptr(), Ordering::Relaxed);
     }
     cache.alloc()
 }
@@ -213,7 +241,7 @@ pub unsafe fn adopt(address: NonNull<u8>, group: &Memcg) -> Result<(), AdoptErro
         }
         Found::Large(head) => {
             let price = large::nr_bytes(head) as u64;
-            hooks::move_owner(&page(head).owner, group, price).map_err(AdoptError::Limit)
+            hooks::move_owner(page(head).owner(), group, price).map_err(AdoptError::Limit)
         }
         Found::Huge => huge::adopt(address, group).map_err(AdoptError::Limit),
     }

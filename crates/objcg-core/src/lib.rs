@@ -64,7 +64,17 @@ pub use size_class::SlabGeometry;
 
 /// The modules that have models, reachable without the statics of the modules around them.
 #[cfg(loom)]
+mod cpu {
+    #[path = "afar.rs"]
+    pub(crate) mod afar;
+}
+
+/// As above.
+#[cfg(loom)]
 mod memcg {
+    #[cfg(test)]
+    #[path = "models.rs"]
+    mod models;
     #[path = "gate.rs"]
     pub(crate) mod gate;
     #[path = "objcg.rs"]

@@ -63,7 +63,7 @@ impl Memcg {
         let mut members = Members::of(self.id());
         page_alloc::for_each_object_run(|_, head| match head.kind() {
             PageKind::Large => {
-                if members.contain(head.owner.load(Ordering::Relaxed)) {
+                if members.contain(head.owner().load(Ordering::Relaxed)) {
                     stat.large_objects += 1;
                     stat.large_bytes += u64::from(head.nr_pages()) * PAGE_SIZE as u64;
                 }

@@ -1,13 +1,13 @@
 //! Atomics and locks: the only door to them, so that loom can replace what stands behind it.
 //!
 //! Everything above takes its atomics from here (`cargo xtask tidy` checks it). Under `--cfg loom` the same names are
-//! loom's, and [`Lock`] waits by yielding to loom's scheduler instead of by futex; the protocols do not change.
+//! loom's, and [`Lock`] sleeps on what stands for a futex there; the protocols do not change.
 
 mod lock;
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 pub(crate) use lock::{Guard, Lock};

@@ -4,15 +4,23 @@
 //! always sound, and generation numbers or counts inside `T` tell a reader whether it is still the one that it meant.
 //! Slots live in chunks of the page layer, found through a fixed directory: nothing moves, look-ups take no lock.
 
-#[cfg(not(loom))]
+#[cfg(loom)]
+mod models;
+
 mod chunked {
     #![expect(unsafe_code, reason = "slots are reached through chunk pointers")]
 
+    #[cfg(loom)]
+    use super::models::{CHUNK_BYTES, new_chunk};
+    #[cfg(not(loom))]
     use crate::os::PAGE_SIZE;
+    #[cfg(not(loom))]
     use crate::page_alloc::{self, PageKind};
     use crate::sync::{AtomicPtr, AtomicU32, Lock, Ordering};
 
+    #[cfg(not(loom))]
     const CHUNK_PAGES: u32 = 64;
+    #[cfg(not(loom))]
     const CHUNK_BYTES: usize = CHUNK_PAGES as usize * PAGE_SIZE;
 
     /// A type whose slots can live in a [`Table`].
@@ -40,9 +48,19 @@ mod chunked {
     impl<T: Slot, const NR_CHUNKS: usize> Table<T, NR_CHUNKS> {
         const PER_CHUNK: u32 = (CHUNK_BYTES / size_of::<T>()) as u32;
 
+        #[cfg(not(loom))]
         pub(crate) const fn new() -> Self {
             Table {
                 chunks: [const { AtomicPtr::new(core::ptr::null_mut()) }; NR_CHUNKS],
+                free: Lock::new(FreeSlots { first: 0, nr_used: 0 }),
+                nr_made: AtomicU32::new(0),
+            }
+        }
+
+        #[cfg(loom)]
+        pub(crate) fn new() -> Self {
+            Table {
+                chunks: core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut())),
                 free: Lock::new(FreeSlots { first: 0, nr_used: 0 }),
                 nr_made: AtomicU32::new(0),
             }
@@ -100,15 +118,18 @@ mod chunked {
             self.free.lock().nr_used
         }
 
+        #[cfg(not(loom))]
         pub(crate) fn hold_for_fork(&self) {
             self.free.hold_for_fork();
         }
 
+        #[cfg(not(loom))]
         pub(crate) fn release_after_fork(&self) {
             self.free.force_unlock();
         }
     }
 
+    #[cfg(not(loom))]
     fn new_chunk() -> Option<*mut u8> {
         let run = page_alloc::alloc(CHUNK_PAGES, 1, PageKind::Engine)?;
         let address = run.address();

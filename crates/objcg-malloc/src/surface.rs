@@ -43,7 +43,7 @@ pub(crate) fn or_out_of_memory(memory: Option<NonNull<u8>>) -> *mut c_void {
 /// C's `malloc`.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(nr_bytes: usize) -> *mut c_void {
-    or_out_of_memory(kmalloc::alloc(nr_bytes, ALIGN))
+    or_out_of_memory(kmalloc::alloc_aligned(nr_bytes, ALIGN))
 }
 
 /// C's `calloc`.

@@ -13,6 +13,14 @@ fn malloc_and_its_kin_keep_glibcs_rules() {
 }
 
 #[test]
+fn cpps_operators_get_their_memory_here() {
+    let flags = ["-std=c++17", "-O1", "-fno-builtin", "-Wall", "-Wextra", "-Werror"];
+    for way in [Way::Linked, Way::Static] {
+        Program::build_with("tests/programs/operators.cc", way, "g++", &flags).pass(|_| {});
+    }
+}
+
+#[test]
 fn malloc_stats_prints_on_standard_error() {
     let program = Program::build("tests/programs/stats.c", Way::Linked);
     let output = program.command().output().expect("it was built");

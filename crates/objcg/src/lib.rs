@@ -29,6 +29,13 @@
 //! }
 //! ```
 //!
+//! # Limits
+//!
+//! Before a charge passes [`max`](Memcg::set_max), the [shrinkers](Memcg::register_shrinker) of caches run. If that is not enough,
+//! [`OomPolicy::Kill`], the default, grants a bounded [reserve](Memcg::reserve) and marks a group, whose code learns it from
+//! [`checkpoint`] or [`Memcg::killed`]; [`OomPolicy::Fail`], or what does not fit the reserve, gives a null. Above
+//! [`high`](Memcg::set_high) nothing fails: [`throttle`] and [`Memcg::below_high`] hold back.
+//!
 //! # Per-CPU memory
 //!
 //! [`PerCpu`] has a value for each CPU, [`PerCpuCounter`] counts without a shared cache line; both are charged like objects.

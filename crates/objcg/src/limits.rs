@@ -1,5 +1,7 @@
 //! Limits beyond `max`: protection, events, marks, and holding back.
 
+#![expect(unsafe_code, reason = "lends a descriptor that the engine keeps open")]
+
 use std::alloc::{Layout, handle_alloc_error};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -25,7 +27,6 @@ impl AsRawFd for EventFd {
 
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        #![expect(unsafe_code, reason = "the engine keeps the descriptor open")]
         // SAFETY: the descriptor is open as long as `self` lives, which the result borrows.
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }

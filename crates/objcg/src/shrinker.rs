@@ -33,7 +33,7 @@ impl Memcg {
     ///
     /// It is called before a charge at this group or above is refused, by [`reclaim`](Memcg::reclaim), by
     /// [`throttle`](Memcg::throttle), and when `max` is lowered below usage; groups furthest above their [`low`](Memcg::low)
-    /// first. By any thread, by several at once, under no lock of the allocator; never by a thread that runs a shrinker
+    /// first; those of a deleted group are not asked any more. By any thread, by several at once, under no lock of the allocator; never by a thread that runs a shrinker
     /// already. It runs in the root: what it allocates is charged to nobody, so it should free, not move.
     ///
     /// **In [`ReclaimContext::Allocation`] the thread is in the middle of an allocation, and may hold any of the program's locks,

@@ -100,15 +100,11 @@ fn commit(fault: &str) {
         }
         "interior" => free(inside(object, 8)),
         "next page" => free(inside(object, 8192)),
-        "realloc of a freed one" => {
+        "realloc of a freed one" | "realloc of a freed one in place" => {
             free(object);
+            let nr_bytes = if fault.ends_with("in place") { 99 } else { 200_000 };
             // SAFETY: not met: the fault.
-            let _ = unsafe { kmalloc::realloc(object, 200_000, 8) };
-        }
-        "realloc of a freed one in place" => {
-            free(object);
-            // SAFETY: not met: the fault.
-            let _ = unsafe { kmalloc::realloc(object, 99, 8) };
+            let _ = unsafe { kmalloc::realloc(object, nr_bytes, 8) };
         }
         "stack" => {
             let mut local = [0u64; 4];

@@ -300,3 +300,24 @@ fn waits_may_be_sent_to_other_threads() {
     tenant.kill().unwrap();
     thread::spawn(move || futures.into_iter().for_each(block_on)).join().unwrap();
 }
+
+/// The first attempt meets the child's limit. When what CPUs hold ready for the child was given back, the child has room and
+/// its parent has not.
+#[test]
+fn a_group_that_refuses_the_second_attempt_only_has_met_its_limit_too() {
+    let parent = strict("second-attempt");
+    let [sibling, child] = ["sibling", "child"].map(|name| parent.create(name).unwrap());
+    parent.set_max(Some(270 * KIB)).unwrap();
+    child.set_max(Some(104 * KIB)).unwrap();
+
+    let filler = sibling.scope(|| vec![0u8; 200 << 10]);
+    // Free objects keep their charge until the child is drained.
+    child.scope(|| drop((0..16).map(|_| Box::new([0u8; 1000])).collect::<Vec<_>>()));
+    assert!(child.usage() > 4 * KIB, "nothing waits with its charge: {}", child.usage());
+
+    assert!(child.scope(|| try_vec(100 * KIB)).is_none());
+    let [of_child, of_parent] = [&child, &parent].map(Memcg::events_local);
+    assert_eq!((of_child.max, of_child.oom), (1, 0), "the child refused once, and then had room");
+    assert_eq!((of_parent.max, of_parent.oom), (1, 1), "the parent refused in the end");
+    drop(filler);
+}

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use objcg::{Events, LimitError, Memcg, MemcgStat, Objcg, OomPolicy, OomScope, ReviveError, checkpoint, nofail};
 
@@ -369,4 +370,77 @@ fn churn(tenant: &Memcg, nth: usize, bound: u64) {
             let _revived = tenant.revive();
         }
     }
+}
+
+/// Tenants come, break the server's limit or their own, are marked, revived or deleted while others wait for them.
+#[test]
+fn i1_i4_a_storm_of_marks_ends_at_exactly_nothing() {
+    const NR_THREADS: usize = 6;
+    const MAX: u64 = 3 * MIB;
+    let server = group("storm");
+    server.drain();
+    server.set_max(Some(MAX)).unwrap();
+    let bound = MAX + server.reserve();
+    let stop = AtomicBool::new(false);
+    let nr_ended: usize = thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let mut seen = Events::default();
+            while !stop.load(Ordering::Relaxed) {
+                assert!(server.usage() <= bound);
+                seen = server.wait_events(seen, Duration::from_millis(1));
+            }
+            seen
+        });
+        let workers: Vec<_> = (0..NR_THREADS)
+            .map(|nth| {
+                let server = &server;
+                scope.spawn(move || (0..60).filter(|round| live_and_end(server, nth, *round, bound)).count())
+            })
+            .collect();
+        let ended: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(waiter.join().expect("the waiter ends well").oom_kill > 0);
+        ended.into_iter().map(|worker| worker.expect("the worker ends well")).sum()
+    });
+    assert!(nr_ended > 0, "nobody was ended: the test shows nothing");
+    server.drain();
+    assert_eq!((server.usage(), server.stat(), server.children().len()), (0, MemcgStat::default(), 0));
+    let held = take(&server, MAX - 64 * KIB);
+    assert!(!server.is_oom_killed() && server.scope(|| try_vec(bound)).is_none());
+    drop(held);
+}
+
+/// One tenant's life; whether it was ended by a mark.
+fn live_and_end(server: &Memcg, nth: usize, round: usize, bound: u64) -> bool {
+    let Ok(tenant) = server.create(&format!("{nth}-{round}")) else { return false };
+    if round % 3 == 0 {
+        tenant.set_max(Some(300 * KIB)).expect("alive");
+    }
+    let mut held = Vec::with_capacity(200);
+    let mut is_ended = false;
+    for step in 0..200u64 {
+        match tenant.scope(|| try_vec(500 + (step * 977 + nth as u64 * 4001) % 20_000)) {
+            Some(object) => held.push(object),
+            None => held.truncate(held.len() / 2),
+        }
+        assert!(server.usage() <= bound);
+        if tenant.scope(checkpoint).is_err() {
+            is_ended = true;
+            break;
+        }
+    }
+    match round % 4 {
+        0 if is_ended => {
+            held.clear();
+            // Only its own limit keeps it from that.
+            assert!(tenant.revive().is_ok());
+        }
+        1 => tenant.delete().expect("no children"),
+        2 => {
+            tenant.kill().expect("alive");
+            tenant.delete().expect("no children");
+        }
+        _ => {}
+    }
+    is_ended
 }

@@ -207,6 +207,10 @@ pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit
         charged = try_charge_below(group, end, nr_bytes);
     }
     let Err(at) = charged else { return Ok(()) };
+    if at != refusing {
+        // The first has room now, and another one has not: it has met its limit as well.
+        events::count(at, Event::Max);
+    }
     refusing = at;
     if in_reclaim::must_not_fail() && force_charge_below(group, end, nr_bytes) {
         return Ok(());

@@ -3,6 +3,8 @@
 //! A descriptor's slot is on its group's list, under one lock for all groups. It is written with that lock held, which is one
 //! system call that never blocks; so whoever has taken a descriptor off the list may close it.
 
+#![expect(unsafe_code, reason = "gives descriptors back, and vouches for a type that may start as zeroes")]
+
 use super::Memcg;
 use super::node::node;
 use crate::os;
@@ -22,16 +24,10 @@ pub(super) struct FdSlot {
     next_free: AtomicU32,
 }
 
-mod slot {
-    #![expect(unsafe_code, reason = "vouches for a type that may start as zeroes")]
-
-    use super::{AtomicU32, FdSlot, Slot};
-
-    // SAFETY: zero is a valid value of every field, and all are atomics.
-    unsafe impl Slot for FdSlot {
-        fn next_free(&self) -> &AtomicU32 {
-            &self.next_free
-        }
+// SAFETY: zero is a valid value of every field, and all are atomics.
+unsafe impl Slot for FdSlot {
+    fn next_free(&self) -> &AtomicU32 {
+        &self.next_free
     }
 }
 
@@ -92,7 +88,6 @@ impl Drop for EventFd {
 }
 
 fn close(file: i32) {
-    #![expect(unsafe_code, reason = "gives a descriptor back")]
     // SAFETY: it was opened by `event_fd`, and is on no list, so nobody writes to it.
     unsafe { os::close(file) };
 }

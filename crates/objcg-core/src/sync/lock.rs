@@ -13,7 +13,12 @@ use super::{AtomicU32, Ordering};
 #[cfg(not(loom))]
 use core::cell::UnsafeCell;
 #[cfg(loom)]
-use core::cell::UnsafeCell;
+use loom::cell::{MutPtr, UnsafeCell};
+
+#[cfg(loom)]
+mod futex;
+#[cfg(all(test, loom))]
+mod models;
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
@@ -25,6 +30,8 @@ const SPINS: u32 = 64;
 pub(crate) struct Lock<T> {
     word: AtomicU32,
     data: UnsafeCell<T>,
+    #[cfg(loom)]
+    sleepers: futex::Sleepers,
 }
 
 // SAFETY: `data` is reached only through a guard, and the word lets one guard exist at a time.
@@ -34,6 +41,9 @@ unsafe impl<T: Send> Send for Lock<T> {}
 
 pub(crate) struct Guard<'a, T> {
     lock: &'a Lock<T>,
+    /// Has loom see the access, from the lock to the unlock.
+    #[cfg(loom)]
+    data: Option<MutPtr<T>>,
 }
 
 impl<T> Lock<T> {
@@ -44,7 +54,7 @@ impl<T> Lock<T> {
 
     #[cfg(loom)]
     pub(crate) fn new(data: T) -> Self {
-        Lock { word: AtomicU32::new(FREE), data: UnsafeCell::new(data) }
+        Lock { word: AtomicU32::new(FREE), data: UnsafeCell::new(data), sleepers: futex::Sleepers::default() }
     }
 
     #[inline]
@@ -53,13 +63,17 @@ impl<T> Lock<T> {
         if self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_slow();
         }
-        Guard { lock: self }
+        Guard {
+            lock: self,
+            #[cfg(loom)]
+            data: Some(self.data.get_mut()),
+        }
     }
 
     #[cold]
     #[inline(never)]
-    #[cfg(not(loom))]
     fn lock_slow(&self) {
+        #[cfg(not(loom))]
         for _ in 0..SPINS {
             if self.word.load(Ordering::Relaxed) == FREE
                 && self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -70,15 +84,16 @@ impl<T> Lock<T> {
         }
         // Taken as CONTENDED, not HELD: whether others sleep is not known, and one wake too many is harmless.
         while self.word.swap(CONTENDED, Ordering::Acquire) != FREE {
-            crate::os::futex_wait(&self.word, CONTENDED);
+            self.sleep_while(CONTENDED);
         }
     }
 
-    #[cfg(loom)]
-    fn lock_slow(&self) {
-        while self.word.swap(CONTENDED, Ordering::Acquire) != FREE {
-            loom::thread::yield_now();
-        }
+    /// May return for no reason.
+    fn sleep_while(&self, expected: u32) {
+        #[cfg(not(loom))]
+        crate::os::futex_wait(&self.word, expected);
+        #[cfg(loom)]
+        self.sleepers.wait(&self.word, expected);
     }
 
     #[inline]
@@ -93,6 +108,8 @@ impl<T> Lock<T> {
     fn wake(&self) {
         #[cfg(not(loom))]
         crate::os::futex_wake(&self.word);
+        #[cfg(loom)]
+        self.sleepers.wake();
     }
 
     /// Takes the lock for the duration of a `fork`; [`Lock::force_unlock`] gives it back, in parent and child.
@@ -109,9 +126,20 @@ impl<T> Lock<T> {
     }
 }
 
+#[cfg(loom)]
+impl<T> Guard<'_, T> {
+    fn tracked(&self) -> *mut T {
+        let data = self.data.as_ref().unwrap();
+        // SAFETY: the lock outlives its guard, and no other guard exists.
+        unsafe { core::ptr::from_mut(data.deref()) }
+    }
+}
+
 impl<T> Drop for Guard<'_, T> {
     #[inline]
     fn drop(&mut self) {
+        #[cfg(loom)]
+        drop(self.data.take());
         self.lock.unlock();
     }
 }
@@ -121,16 +149,24 @@ impl<T> Deref for Guard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
+        #[cfg(not(loom))]
+        let data = self.lock.data.get();
+        #[cfg(loom)]
+        let data = self.tracked();
         // SAFETY: this guard is the only one (the word is not FREE), so no `&mut` to the data exists.
-        unsafe { &*self.lock.data.get() }
+        unsafe { &*data }
     }
 }
 
 impl<T> DerefMut for Guard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
+        #[cfg(not(loom))]
+        let data = self.lock.data.get();
+        #[cfg(loom)]
+        let data = self.tracked();
         // SAFETY: this guard is the only one and is borrowed mutably: no other reference to the data exists.
-        unsafe { &mut *self.lock.data.get() }
+        unsafe { &mut *data }
     }
 }
 

@@ -17,6 +17,7 @@ const CRATES: &[&str] = &[
     "objcg-lab",
     "objcg-cli",
     "objcg-bench-worker",
+    "objcg-soak",
     "objcg-bench",
 ];
 /// This crate: stands beside the order, uses none of it.
