@@ -72,11 +72,11 @@ mod cpu {
 /// As above.
 #[cfg(loom)]
 mod memcg {
+    #[path = "gate.rs"]
+    pub(crate) mod gate;
     #[cfg(test)]
     #[path = "models.rs"]
     mod models;
-    #[path = "gate.rs"]
-    pub(crate) mod gate;
     #[path = "objcg.rs"]
     pub(crate) mod objcg;
     #[path = "page_counter.rs"]

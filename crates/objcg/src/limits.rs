@@ -199,7 +199,8 @@ impl Memcg {
         self.0.set_reserve(reserve)
     }
 
-    /// Whether the group was marked to end: itself, or an ancestor with its subtree. One load, and one for each ancestor.
+    /// Whether the group was marked to end: itself, or an ancestor with its subtree. Two loads, and one for each ancestor while any
+    /// subtree of the process is marked.
     #[must_use]
     pub fn is_oom_killed(&self) -> bool {
         self.0.is_oom_killed()

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -19,6 +19,12 @@ static GLOBAL: Objcg = Objcg;
 const KIB: u64 = 1 << 10;
 /// Longer than any test: a wait that ends by it has failed.
 const FOREVER: Duration = Duration::from_secs(600);
+
+/// Tests run one after the other: what a thread of another test has in hand at the moment of a drain stays charged.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn group(name: &str) -> Memcg {
     Memcg::root().create(name).expect("a new name")
@@ -61,6 +67,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 #[test]
 fn an_event_is_counted_where_it_is_met_and_above() {
+    let _alone = alone();
     let top = strict("hierarchy");
     let middle = top.create("middle").unwrap();
     let [leaf, other] = ["leaf", "other"].map(|name| middle.create(name).unwrap());
@@ -90,6 +97,7 @@ fn an_event_is_counted_where_it_is_met_and_above() {
 
 #[test]
 fn each_reader_of_peaks_has_its_own_reset() {
+    let _alone = alone();
     let tenant = group("peaks");
     let spike = |kib: u64| {
         let held = tenant.scope(|| try_vec(kib * KIB)).unwrap();
@@ -124,6 +132,7 @@ fn each_reader_of_peaks_has_its_own_reset() {
 
 #[test]
 fn i8_a_refused_charge_leaves_no_peak_for_any_reader() {
+    let _alone = alone();
     let tenant = strict("refused");
     tenant.set_max(Some(100 * KIB)).unwrap();
     let reader = tenant.peak_reader();
@@ -134,6 +143,7 @@ fn i8_a_refused_charge_leaves_no_peak_for_any_reader() {
 
 #[test]
 fn waiting_threads_are_told_of_what_comes_before_and_after() {
+    let _alone = alone();
     const NR_WAITERS: usize = 8;
     let top = strict("waiters");
     let tenant = top.create("tenant").unwrap();
@@ -165,6 +175,7 @@ fn waiting_threads_are_told_of_what_comes_before_and_after() {
 
 #[test]
 fn a_descriptor_becomes_readable_and_is_gone_with_its_value() {
+    let _alone = alone();
     let tenant = strict("descriptor");
     tenant.set_max(Some(10 * KIB)).unwrap();
     let [first, second] = [tenant.event_fd().unwrap(), tenant.event_fd().unwrap()];
@@ -188,6 +199,7 @@ fn a_descriptor_becomes_readable_and_is_gone_with_its_value() {
 
 #[test]
 fn futures_end_with_what_they_wait_for() {
+    let _alone = alone();
     let tenant = strict("futures");
     tenant.set_max(Some(10 * KIB)).unwrap();
     let none = Events::default();
@@ -210,6 +222,7 @@ fn futures_end_with_what_they_wait_for() {
 
 #[test]
 fn a_future_that_is_dropped_is_not_woken() {
+    let _alone = alone();
     let tenant = group("dropped");
     let unparks = Arc::new(Unparks(thread::current(), AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&unparks));
@@ -229,6 +242,7 @@ fn a_future_that_is_dropped_is_not_woken() {
 
 #[test]
 fn usage_that_falls_ends_the_wait_of_threads_and_futures() {
+    let _alone = alone();
     let top = strict("falls");
     let tenant = top.create("tenant").unwrap();
     // Small objects: freed, they wait in sheaves and stocks with their charge.
@@ -248,6 +262,7 @@ fn usage_that_falls_ends_the_wait_of_threads_and_futures() {
 
 #[test]
 fn a_wait_for_usage_ends_by_its_delay_or_by_a_mark() {
+    let _alone = alone();
     let tenant = group("held-back");
     let held = tenant.scope(|| try_vec(100 * KIB)).unwrap();
     tenant.set_high(Some(tenant.usage() / 2)).unwrap();
@@ -265,6 +280,7 @@ fn a_wait_for_usage_ends_by_its_delay_or_by_a_mark() {
 
 #[test]
 fn delays_grow_with_the_square_of_the_excess() {
+    let _alone = alone();
     let top = group("delays");
     let tenant = top.create("tenant").unwrap();
     let held = tenant.scope(|| try_vec(1010 * KIB)).unwrap();
@@ -289,6 +305,7 @@ fn delays_grow_with_the_square_of_the_excess() {
 /// A boxed future of the trait's own kind: the wait types are `Send`.
 #[test]
 fn waits_may_be_sent_to_other_threads() {
+    let _alone = alone();
     let tenant = group("sent");
     let futures: Vec<Pin<Box<dyn Future<Output = ()> + Send + 'static>>> = vec![
         Box::pin(tenant.below_high(FOREVER)),

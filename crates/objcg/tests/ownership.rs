@@ -1,6 +1,7 @@
 //! Explicit ownership: memory from elsewhere, memory that moves to another group (I1, I2, I4, I8).
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use objcg::{AdoptError, ExternalCharge, ExternalError, Memcg, MemcgStat, Objcg, OomPolicy};
@@ -10,6 +11,12 @@ static GLOBAL: Objcg = Objcg;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+
+/// Tests run one after the other: what a thread of another test has in hand at the moment of a drain stays charged.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn group(name: &str) -> Memcg {
     Memcg::root().create(name).expect("a new name")
@@ -24,6 +31,7 @@ fn figures(group: &Memcg) -> (u64, u64, MemcgStat) {
 
 #[test]
 fn i1_external_bytes_are_charged_shown_and_given_back() {
+    let _alone = alone();
     let top = group("external");
     let tenant = top.create("tenant").unwrap();
     let empty = figures(&top).0;
@@ -46,6 +54,7 @@ fn i1_external_bytes_are_charged_shown_and_given_back() {
 
 #[test]
 fn i8_a_refused_external_charge_leaves_no_trace() {
+    let _alone = alone();
     let top = group("limited");
     let tenant = top.create("tenant").unwrap();
     tenant.set_max(Some(MIB)).unwrap();
@@ -65,6 +74,7 @@ fn i8_a_refused_external_charge_leaves_no_trace() {
 
 #[test]
 fn i4_external_charges_survive_their_group() {
+    let _alone = alone();
     let top = group("survivors");
     let tenant = top.create("tenant").unwrap();
     let nr_vessels = objcg::nr_vessels();
@@ -90,6 +100,7 @@ fn objects() -> Vec<Vec<u8>> {
 
 #[test]
 fn i2_an_adopted_object_is_the_new_groups_until_it_is_freed() {
+    let _alone = alone();
     let top = group("adoption");
     let [from, to] = ["from", "to"].map(|name| top.create(name).unwrap());
     let mut held = from.scope(objects);
@@ -123,6 +134,7 @@ fn i2_an_adopted_object_is_the_new_groups_until_it_is_freed() {
 
 #[test]
 fn what_has_no_memory_is_adopted_by_nobody() {
+    let _alone = alone();
     let tenant = group("nothing");
     tenant.adopt(&mut Vec::<u64>::new()).unwrap();
     tenant.adopt(&mut Box::new(())).unwrap();
@@ -138,6 +150,7 @@ fn what_has_no_memory_is_adopted_by_nobody() {
 
 #[test]
 fn i8_a_refused_adoption_leaves_everything_as_it_was() {
+    let _alone = alone();
     let (from, to) = (group("giver"), group("full"));
     to.set_max(Some(100)).unwrap();
     for mut object in from.scope(objects).into_iter().filter(|object| object.len() > 100) {
@@ -156,6 +169,7 @@ fn i8_a_refused_adoption_leaves_everything_as_it_was() {
 /// Within a limited subtree a move needs no room: it changes only what is below the common ancestor.
 #[test]
 fn a_move_below_a_full_group_fits() {
+    let _alone = alone();
     let top = group("full-top");
     let [a, b] = ["a", "b"].map(|name| top.create(name).unwrap());
     let mut held = a.scope(|| vec![0u8; 100_000]);
@@ -169,6 +183,7 @@ fn a_move_below_a_full_group_fits() {
 /// Objects and charges go around between groups that are deleted and made again meanwhile.
 #[test]
 fn i1_moves_against_deletes_and_frees_balance() {
+    let _alone = alone();
     let top = group("around");
     let stop = AtomicBool::new(false);
     let names = ["a", "b", "c"];
@@ -214,6 +229,7 @@ fn i1_moves_against_deletes_and_frees_balance() {
 fn i2_a_collection_of_a_group_is_the_groups_whatever_the_current_one_is() {
     use allocator_api2::boxed::Box as GroupBox;
     use allocator_api2::vec::Vec as GroupVec;
+    let _alone = alone();
 
     let (owner, current) = (group("collection"), group("current"));
     let mut rows = GroupVec::new_in(&owner);

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use objcg::{Memcg, Objcg, OomPolicy, ReclaimContext, Shrinker, checkpoint};
@@ -12,6 +12,12 @@ static GLOBAL: Objcg = Objcg;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+
+/// Tests run one after the other: what a thread of another test has in hand at the moment of a drain stays charged.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn group(name: &str) -> Memcg {
     let group = Memcg::root().create(name).expect("a new name");
@@ -74,6 +80,7 @@ impl Cache {
 
 #[test]
 fn a_charge_that_would_be_refused_takes_from_the_cache() {
+    let _alone = alone();
     let tenant = group("cache");
     tenant.set_max(Some(MIB)).unwrap();
     let cache = Cache::new(&tenant);
@@ -98,6 +105,7 @@ fn a_charge_that_would_be_refused_takes_from_the_cache() {
 
 #[test]
 fn no_one_is_killed_for_what_a_cache_holds() {
+    let _alone = alone();
     let tenant = group("kept");
     tenant.set_oom_policy(Some(OomPolicy::Kill)).unwrap();
     tenant.set_max(Some(MIB)).unwrap();
@@ -112,6 +120,7 @@ fn no_one_is_killed_for_what_a_cache_holds() {
 
 #[test]
 fn the_largest_excess_goes_first_and_low_is_left_alone() {
+    let _alone = alone();
     let server = group("order");
     let caches = ["a", "b", "c"].map(|name| Cache::new(&server.create(name).unwrap()));
     let shrinkers = [0, 1, 2].map(|nth: usize| caches[nth].register());
@@ -143,6 +152,7 @@ fn the_largest_excess_goes_first_and_low_is_left_alone() {
 
 #[test]
 fn children_share_what_their_parent_is_protected_by() {
+    let _alone = alone();
     let server = group("share");
     let parent = server.create("parent").unwrap();
     let children = ["a", "b"].map(|name| parent.create(name).unwrap());
@@ -165,6 +175,7 @@ fn children_share_what_their_parent_is_protected_by() {
 
 #[test]
 fn lowering_max_below_usage_takes_from_the_cache_at_once() {
+    let _alone = alone();
     let tenant = group("lowered");
     let cache = Cache::new(&tenant);
     let _shrinker = cache.register();
@@ -180,6 +191,7 @@ fn lowering_max_below_usage_takes_from_the_cache_at_once() {
 
 #[test]
 fn each_is_told_why() {
+    let _alone = alone();
     let tenant = group("why");
     let seen = Arc::new(Mutex::new(Vec::with_capacity(100)));
     let contexts = Arc::clone(&seen);
@@ -202,6 +214,7 @@ fn each_is_told_why() {
 
 #[test]
 fn a_panic_goes_no_further_and_disables_the_shrinker() {
+    let _alone = alone();
     let tenant = group("panic");
     tenant.set_max(Some(100 * KIB)).unwrap();
     let nr_calls = Arc::new(AtomicUsize::new(0));
@@ -224,6 +237,7 @@ fn a_panic_goes_no_further_and_disables_the_shrinker() {
 
 #[test]
 fn a_shrinker_that_allocates_is_not_entered_again() {
+    let _alone = alone();
     thread_local! {
         static DEPTH: Cell<usize> = const { Cell::new(0) };
     }
@@ -251,6 +265,7 @@ fn a_shrinker_that_allocates_is_not_entered_again() {
 
 #[test]
 fn a_shrinker_that_frees_another_groups_memory_gives_that_group_its_bytes() {
+    let _alone = alone();
     let (poor, rich) = (group("poor"), group("rich"));
     poor.set_max(Some(100 * KIB)).unwrap();
     let foreign = Cache::new(&rich);
@@ -269,6 +284,7 @@ fn a_shrinker_that_frees_another_groups_memory_gives_that_group_its_bytes() {
 
 #[test]
 fn a_lock_that_the_allocating_thread_holds_is_tried_not_waited_for() {
+    let _alone = alone();
     let tenant = group("locked");
     tenant.set_max(Some(100 * KIB)).unwrap();
     let cache = Cache::new(&tenant);
@@ -282,6 +298,7 @@ fn a_lock_that_the_allocating_thread_holds_is_tried_not_waited_for() {
 
 #[test]
 fn dropping_a_registration_waits_for_the_run_under_way() {
+    let _alone = alone();
     let tenant = group("waits");
     let (entered, may_leave) = (mpsc::channel::<()>(), mpsc::channel::<()>());
     let is_running = Arc::new(AtomicBool::new(false));
@@ -307,6 +324,7 @@ fn dropping_a_registration_waits_for_the_run_under_way() {
 
 #[test]
 fn a_registration_may_end_inside_its_own_callback() {
+    let _alone = alone();
     let tenant = group("suicide");
     let drops = Arc::new(AtomicUsize::new(0));
     struct CountsDrop(Arc<AtomicUsize>);
@@ -335,6 +353,7 @@ fn a_registration_may_end_inside_its_own_callback() {
 
 #[test]
 fn a_storm_of_registrations_groups_and_charges_ends_with_nothing() {
+    let _alone = alone();
     const NR_THREADS: usize = 8;
     let server = group("storm");
     server.set_max(Some(2 * MIB)).unwrap();

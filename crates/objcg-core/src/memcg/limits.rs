@@ -170,8 +170,8 @@ impl Memcg {
         Ok(())
     }
 
-    /// Whether the group was marked to end: itself, or an ancestor with its subtree. One load, and one for each ancestor. A deleted
-    /// group stays as it was.
+    /// Whether the group was marked to end: itself, or an ancestor with its subtree. Two loads, and one for each ancestor while any
+    /// subtree of the process is marked. A deleted group stays as it was.
     #[must_use]
     pub fn is_oom_killed(&self) -> bool {
         oom::killed_by(self.idx).is_some()

@@ -61,6 +61,9 @@ pub enum ReviveError {
     OverMax(u64),
 }
 
+/// Marks of subtrees in the whole process, or more: while there are none nobody need look at its ancestors.
+static NR_SUBTREE_MARKS: AtomicU32 = AtomicU32::new(0);
+
 const POLICY_MASK: u32 = 3;
 const POLICY_FAIL: u32 = 1;
 const POLICY_KILL: u32 = 2;
@@ -197,7 +200,14 @@ fn choose_victim(refusing: u32, charging: u32) -> Option<Victim> {
 fn mark(victim: &Victim) {
     let with_subtree = victim.scope == OomScope::Subtree;
     let bits = MARKED | GRANTED | if with_subtree { SUBTREE } else { 0 };
+    if with_subtree {
+        // Before it is set: who looks at ancestors too often is only late. Release pairs with the Acquire in `killed_by`.
+        NR_SUBTREE_MARKS.fetch_add(1, Ordering::Release);
+    }
     let new = node(victim.group).counter.mark(bits);
+    if with_subtree && new & SUBTREE == 0 {
+        NR_SUBTREE_MARKS.fetch_sub(1, Ordering::Relaxed);
+    }
     if new & MARKED != 0 {
         events::count(victim.group, Event::OomKill);
     }
@@ -218,10 +228,22 @@ pub(super) fn revive(group: u32) -> Result<(), ReviveError> {
     if counter.marks() & MARKED == 0 {
         return Err(ReviveError::NotKilled);
     }
-    counter.unmark().map_err(ReviveError::OverMax)?;
+    let cleared = counter.unmark().map_err(ReviveError::OverMax)?;
+    note_cleared(cleared);
     end_grants_above(group);
     events::announce_below(group);
     Ok(())
+}
+
+/// A group's slot is released with the mark that it has.
+pub(super) fn forget_mark(group: u32) {
+    note_cleared(node(group).counter.take_marks());
+}
+
+fn note_cleared(marks: u64) {
+    if marks & SUBTREE != 0 {
+        NR_SUBTREE_MARKS.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A victim is gone: those above who were granted a reserve for it may look for the next one. The group is pinned.
@@ -231,14 +253,21 @@ pub(super) fn end_grants_above(group: u32) {
 
 /// The marked group that ends this one: itself, or an ancestor with its subtree. The group's slot is pinned, or reads are of
 /// whatever the slot holds.
+#[inline]
 pub(super) fn killed_by(group: u32) -> Option<u32> {
     if node(group).counter.marks() & MARKED != 0 {
         return Some(group);
     }
+    if NR_SUBTREE_MARKS.load(Ordering::Acquire) == 0 { None } else { killed_above(group) }
+}
+
+#[cold]
+#[inline(never)]
+fn killed_above(group: u32) -> Option<u32> {
     ancestors(group).skip(1).find(|at| node(*at).counter.marks() & SUBTREE != 0)
 }
 
-/// Whether the current group was marked: a few loads, two and one for each ancestor.
+/// Whether the current group was marked: a few loads, and one for each ancestor while any subtree of the process is marked.
 ///
 /// # Errors
 /// [`OomKilled`] if it was, or an ancestor with its subtree.
@@ -250,6 +279,7 @@ pub fn checkpoint() -> Result<(), OomKilled> {
     }
 }
 
+#[inline(never)]
 fn check(vessel: u32) -> Result<(), OomKilled> {
     let group = match charge::VESSELS.target(vessel) {
         // The thread's handle pins the slot.

@@ -153,6 +153,11 @@ impl PageCounter {
         self.usage.load(Ordering::Acquire) & (GRANTED | MARKED | SUBTREE)
     }
 
+    /// Takes all bits of the mark off, of a counter that nobody else uses any more; returns those that were set.
+    pub(crate) fn take_marks(&self) -> u64 {
+        self.usage.fetch_and(!(GRANTED | MARKED | SUBTREE), Ordering::Relaxed) & (GRANTED | MARKED | SUBTREE)
+    }
+
     /// Whether a bit of the mark is set or usage is over `high`.
     #[inline]
     pub(crate) fn is_marked_or_over_high(&self, bits: u64) -> bool {
@@ -161,8 +166,8 @@ impl PageCounter {
         word & bits != 0 || word & BYTES > self.high()
     }
 
-    /// Takes all bits of the mark off if usage is within the limit; else returns by how much it is over.
-    pub(crate) fn unmark(&self) -> Result<(), u64> {
+    /// Takes all bits of the mark off if usage is within the limit, and returns those that were set; else by how much it is over.
+    pub(crate) fn unmark(&self) -> Result<u64, u64> {
         self.clear_if(|_| true)
     }
 
@@ -184,12 +189,12 @@ impl PageCounter {
         }
     }
 
-    fn clear_if(&self, test: impl Fn(u64) -> bool) -> Result<(), u64> {
+    fn clear_if(&self, test: impl Fn(u64) -> bool) -> Result<u64, u64> {
         // Acquire as in `charge_within`.
         let mut word = self.usage.load(Ordering::Acquire);
         loop {
             if !test(word) {
-                return Ok(());
+                return Ok(0);
             }
             match (word & BYTES).checked_sub(self.max()) {
                 None | Some(0) => {}
@@ -197,7 +202,7 @@ impl PageCounter {
             }
             let cleared = word & !(GRANTED | MARKED | SUBTREE);
             match self.usage.compare_exchange_weak(word, cleared, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(word & !cleared),
                 Err(seen) => word = seen,
             }
         }
@@ -367,7 +372,7 @@ mod models {
             let is_over = counter.usage() > MAX;
             assert!(is_over && counter.marks() & MARKED != 0, "over the limit without a mark (revived: {revived})");
             counter.uncharge(11);
-            assert_eq!((counter.unmark(), counter.marks()), (Ok(()), 0));
+            assert_eq!((counter.unmark().is_ok(), counter.marks()), (true, 0));
         });
     }
 

@@ -253,6 +253,7 @@ pub(super) fn unpin(idx: u32) {
         let parent = load(&released.parent);
         let freed = VESSELS.detach(load(&released.objcg));
         released.drop_name();
+        oom::forget_mark(at);
         NODES.free(at);
         if let Some(owed) = freed {
             credit(owed.vessel, owed.nr_bytes);
