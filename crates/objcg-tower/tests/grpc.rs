@@ -23,6 +23,8 @@ use tower::Service;
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
+const MAX_DRAINS: usize = 10_000;
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct Rows {
     #[prost(uint64, tag = "1")]
@@ -113,8 +115,15 @@ fn with_server<W: Future<Output = ()>>(server: &Memcg, work: impl FnOnce(SocketA
 }
 
 fn assert_empty(memcg: &Memcg) {
-    memcg.drain();
-    assert_eq!(memcg.usage(), 0, "{:?}", memcg.stat());
+    // What a thread of another test has in hand at the moment of a drain stays charged: that takes a few more.
+    for _ in 0..MAX_DRAINS {
+        memcg.drain();
+        if memcg.usage() == 0 {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{} bytes are left: {:?}", memcg.usage(), memcg.stat());
 }
 
 #[test]

@@ -22,6 +22,8 @@ use objcg::{FutureExt, InMemcg, Memcg, Objcg, StreamExt};
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
+const MAX_DRAINS: usize = 10_000;
+
 fn group(name: &str) -> Memcg {
     Memcg::root().create(name).expect("a new name")
 }
@@ -35,8 +37,15 @@ fn next<S: Stream>(stream: Pin<&mut S>) -> Poll<Option<S::Item>> {
 }
 
 fn assert_empty(memcg: &Memcg) {
-    memcg.drain();
-    assert_eq!(memcg.usage(), 0, "{:?}", memcg.stat());
+    // What a thread of another test has in hand at the moment of a drain stays charged: that takes a few more.
+    for _ in 0..MAX_DRAINS {
+        memcg.drain();
+        if memcg.usage() == 0 {
+            return;
+        }
+        thread::yield_now();
+    }
+    panic!("{} bytes are left: {:?}", memcg.usage(), memcg.stat());
 }
 
 /// Tells in which group it is dropped.
@@ -572,8 +581,7 @@ fn everybody_who_is_held_back_moves_on() {
     let tenant = group("fair");
     // A little over, so that the delays are short.
     let ballast = tenant.scope(|| vec![0u8; 1_000_000]);
-    tenant.drain();
-    tenant.set_high(Some(tenant.usage() - 5000)).unwrap();
+    tenant.set_high(Some(995_000)).unwrap();
     let threads = (0..NR_FUTURES).map(|_| {
         let tenant = tenant.clone();
         thread::spawn(move || {

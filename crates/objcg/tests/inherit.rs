@@ -10,8 +10,22 @@ use objcg::{Memcg, Objcg};
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
+const MAX_DRAINS: usize = 10_000;
+
 fn group(name: &str) -> Memcg {
     Memcg::root().create(name).expect("a new name")
+}
+
+fn assert_empty(memcg: &Memcg) {
+    // What a thread of another test has in hand at the moment of a drain stays charged: that takes a few more.
+    for _ in 0..MAX_DRAINS {
+        memcg.drain();
+        if memcg.usage() == 0 {
+            return;
+        }
+        thread::yield_now();
+    }
+    panic!("{} bytes are left: {:?}", memcg.usage(), memcg.stat());
 }
 
 /// Tells in which group it is dropped.
@@ -100,8 +114,7 @@ fn a_thread_is_in_the_group_of_the_one_that_started_it() {
     assert_eq!(rows.1, tenant);
     assert!(tenant.usage() >= 100_000);
     drop(rows);
-    tenant.drain();
-    assert_eq!(tenant.usage(), 0, "nothing of the threads is left");
+    assert_empty(&tenant);
 }
 
 #[test]
@@ -127,8 +140,7 @@ fn a_thread_that_panics_leaves_nothing_charged() {
         })
     });
     assert!(worker.join().is_err());
-    tenant.drain();
-    assert_eq!(tenant.usage(), 0);
+    assert_empty(&tenant);
 }
 
 #[test]
@@ -184,6 +196,5 @@ fn a_group_that_is_deleted_while_its_threads_run_leaves_them_to_its_parent() {
     assert!(server.usage() >= 100_000);
     // The channel's list of who waits was made by the thread.
     drop((rows, tenant, go));
-    server.drain();
-    assert_eq!(server.usage(), 0);
+    assert_empty(&server);
 }

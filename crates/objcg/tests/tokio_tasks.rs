@@ -11,6 +11,8 @@ use tokio::task::{LocalSet, yield_now};
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
+const MAX_DRAINS: usize = 10_000;
+
 fn group(name: &str) -> Memcg {
     Memcg::root().create(name).expect("a new name")
 }
@@ -25,8 +27,15 @@ fn run<R>(work: impl Future<Output = R>) -> R {
 }
 
 fn assert_empty(memcg: &Memcg) {
-    memcg.drain();
-    assert_eq!(memcg.usage(), 0, "{:?}", memcg.stat());
+    // What a thread of another test has in hand at the moment of a drain stays charged: that takes a few more.
+    for _ in 0..MAX_DRAINS {
+        memcg.drain();
+        if memcg.usage() == 0 {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{} bytes are left: {:?}", memcg.usage(), memcg.stat());
 }
 
 #[test]
