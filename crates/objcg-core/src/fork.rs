@@ -3,7 +3,9 @@
 
 #![expect(unsafe_code, reason = "runs before main, to register the handlers")]
 
+use crate::hardening;
 use crate::memcg;
+use crate::options;
 use crate::os;
 use crate::page_alloc;
 use crate::percpu;
@@ -16,6 +18,8 @@ use crate::{kmalloc, kmem_cache};
 #[unsafe(link_section = ".init_array")]
 static REGISTER: extern "C" fn() = {
     extern "C" fn register() {
+        // If nothing was allocated yet: groups can be made before the first object is.
+        options::init();
         // Without the handlers a fork in a threaded process is as unsafe as in any allocator that has none.
         let _registered = os::at_fork(prepare, release, release);
     }
@@ -24,6 +28,7 @@ static REGISTER: extern "C" fn() = {
 
 extern "C" fn prepare() {
     memcg::hold_tree_for_fork();
+    hardening::hold_for_fork();
     kmalloc::hold_for_fork();
     kmem_cache::hold_for_fork();
     // Objects are discharged with a sheaf's slot or barn held.
@@ -40,5 +45,6 @@ extern "C" fn release() {
     memcg::release_after_fork();
     kmem_cache::release_after_fork();
     kmalloc::release_after_fork();
+    hardening::release_after_fork();
     memcg::release_tree_after_fork();
 }

@@ -8,6 +8,7 @@
 //!
 //! Per-CPU memory is charged like pages: ahead, at its size on all CPUs plus an owner slot.
 
+use crate::faults::{self, Site};
 use crate::memcg::{self, Memcg, OnLimit, ROOT_VESSEL, Refused};
 use crate::sync::{AtomicU32, Ordering};
 
@@ -27,6 +28,9 @@ pub(crate) fn change_owner(owner: &AtomicU32, old: u32, price: u64) -> bool {
     let group = current();
     if group == ROOT_VESSEL {
         return true;
+    }
+    if faults::strikes(Site::Charge) {
+        return false;
     }
     match memcg::charge_object(group, price) {
         Ok(charged) => {
@@ -78,6 +82,7 @@ pub(crate) fn charge_pages(nr_bytes: usize) -> Option<u32> {
 pub(crate) fn charge_ahead(nr_bytes: usize) -> Result<u32, Refused> {
     match current() {
         ROOT_VESSEL => Ok(ROOT_VESSEL),
+        _ if faults::strikes(Site::Charge) => Err(Refused::on_order(nr_bytes as u64)),
         vessel => memcg::charge_ahead(vessel, nr_bytes as u64, OnLimit::Refuse),
     }
 }
@@ -87,6 +92,9 @@ pub(crate) fn charge_ahead(nr_bytes: usize) -> Result<u32, Refused> {
 pub(crate) fn charge_more_pages(owner: u32, nr_bytes: usize) -> bool {
     if owner == ROOT_VESSEL {
         return true;
+    }
+    if faults::strikes(Site::Charge) {
+        return false;
     }
     match memcg::charge_ahead(owner, nr_bytes as u64, OnLimit::Refuse) {
         Ok(charged) if charged == owner => true,

@@ -11,6 +11,7 @@
 
 #![expect(unsafe_code, reason = "memory comes back as addresses that the user vouches for")]
 
+mod hardened;
 mod huge;
 mod large;
 
@@ -20,6 +21,7 @@ use core::ptr::NonNull;
 use crate::cpu::Stacks;
 use crate::hooks;
 use crate::memcg::{Memcg, Refused};
+use crate::options;
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageIdx, PageKind, page};
 use crate::report::die;
@@ -116,7 +118,25 @@ fn alloc_slow(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     if let Some(step) = step_of(nr_bytes, align).filter(|_| nr_bytes > 0) {
         SHORTCUTS[step].store(cache.stacks().as_ptr(), Ordering::Relaxed);
     }
-    cache.alloc()
+    match Cache::alloc_from(cache.stacks()) {
+        Ok(address) => Some(address),
+        Err(object) => alloc_rest_of(cache, object, nr_bytes, align),
+    }
+}
+
+/// The rest of an allocation, with the class known.
+#[cold]
+#[inline(never)]
+fn alloc_rest_of(
+    cache: &'static Cache,
+    object: Option<FreeObject>,
+    nr_bytes: usize,
+    align: usize,
+) -> Option<NonNull<u8>> {
+    if options::are_any_on() {
+        return hardened::alloc(nr_bytes, align).map(|taken| taken.address);
+    }
+    cache.alloc_rest(object)
 }
 
 /// The same, all zero. Pages that come fresh from the operating system are not written again.
@@ -145,6 +165,10 @@ pub(super) struct Pages {
 #[cold]
 #[inline(never)]
 fn alloc_pages(nr_bytes: usize, align: usize) -> Option<Pages> {
+    if options::are_any_on() { hardened::alloc(nr_bytes, align) } else { alloc_raw_pages(nr_bytes, align) }
+}
+
+fn alloc_raw_pages(nr_bytes: usize, align: usize) -> Option<Pages> {
     if nr_bytes <= large::MAX_BYTES && align <= large::MAX_ALIGN {
         large::alloc(nr_bytes, align)
     } else {
@@ -168,7 +192,11 @@ pub unsafe fn free(address: NonNull<u8>) {
 #[cold]
 #[inline(never)]
 fn free_pages(address: NonNull<u8>) {
-    match find(address) {
+    let found = find(address);
+    if !matches!(found, Found::Slab(_)) {
+        hardened::bury(&found, address);
+    }
+    match found {
         Found::Slab(object) => Cache::free(object),
         Found::Large(head) => large::free(head),
         Found::Huge => huge::free(address),
@@ -181,7 +209,7 @@ fn free_pages(address: NonNull<u8>) {
 /// `address` came from this module and was not freed.
 #[must_use]
 pub unsafe fn usable_size(address: NonNull<u8>) -> usize {
-    size_of_found(&find(address), address)
+    if options::are_any_on() { hardened::usable_size(address) } else { size_of_found(&find(address), address) }
 }
 
 fn size_of_found(found: &Found, address: NonNull<u8>) -> usize {
@@ -199,6 +227,10 @@ fn size_of_found(found: &Found, address: NonNull<u8>) -> usize {
 /// `address` came from this module with this `align` (or a larger one) and was not freed; if it moves, nothing may use
 /// the old address any more.
 pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    if options::are_any_on() {
+        // SAFETY: the caller's contract is the same.
+        return unsafe { hardened::realloc(address, nr_bytes, align) };
+    }
     let found = find(address);
     if let Found::Slab(object) = &found {
         object.check_live();

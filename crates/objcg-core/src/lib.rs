@@ -19,7 +19,7 @@
 //! # Ok::<(), objcg_core::memcg::CreateError>(())
 //! ```
 //!
-//! Layers, lowest first: `sync`, `os`, `report`, `cpu`, `size_class`, `page_alloc`, `table`, `memcg`, `slab`, `hooks`,
+//! Layers, lowest first: `sync`, `os`, `report`, `faults`, `options`, `hardening`, `cpu`, `size_class`, `page_alloc`, `table`, `memcg`, `slab`, `hooks`,
 //! `kmem_cache`, `kmalloc`, `percpu`, `stat`, `fork`. A file uses its own layer and lower ones. `ARCHITECTURE.md` is the map.
 //!
 //! Under `--cfg loom` only the protocols that have models are compiled.
@@ -34,7 +34,11 @@ extern crate std;
 #[cfg(not(loom))]
 pub mod cpu;
 #[cfg(not(loom))]
+pub mod faults;
+#[cfg(not(loom))]
 mod fork;
+#[cfg(not(loom))]
+mod hardening;
 #[cfg(not(loom))]
 mod hooks;
 #[cfg(not(loom))]
@@ -43,6 +47,8 @@ pub mod kmalloc;
 pub mod kmem_cache;
 #[cfg(not(loom))]
 pub mod memcg;
+#[cfg(not(loom))]
+pub mod options;
 #[cfg(not(loom))]
 mod os;
 #[cfg(not(loom))]

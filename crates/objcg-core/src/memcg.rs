@@ -304,6 +304,11 @@ impl Drop for Entered<'_> {
 }
 
 impl Refused {
+    /// A refusal that was ordered, by no group's limit: the root's, which has none.
+    pub(crate) fn on_order(nr_bytes: u64) -> Refused {
+        Refused { refused_by: node::ROOT, nr_bytes }
+    }
+
     /// The [`Memcg::id`] of the group whose limit refused.
     #[must_use]
     pub fn refused_by(self) -> u32 {

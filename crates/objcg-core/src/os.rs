@@ -4,9 +4,16 @@
 
 #![expect(unsafe_code, reason = "system calls")]
 
+mod bad_access;
+mod stack;
+
+use core::ffi::CStr;
 use core::ptr::{self, NonNull};
 
+use crate::faults::{self, Site};
 use crate::sync::{AtomicU32, Ordering};
+pub(crate) use bad_access::on_bad_access;
+pub(crate) use stack::{Caller, capture};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("objcg runs on Linux only; `os.rs` is the page to port");
@@ -25,14 +32,16 @@ pub(crate) fn page_size_is_supported() -> bool {
     usize::try_from(page_size) == Ok(PAGE_SIZE)
 }
 
-/// Whether a test has this call refused.
+/// Whether this call is to fail, although it need not.
 #[cfg(not(test))]
 fn is_refused() -> bool {
-    false
+    faults::strikes(Site::Os)
 }
 
 #[cfg(test)]
-use refusals::is_refused;
+fn is_refused() -> bool {
+    faults::strikes(Site::Os) || refusals::is_refused()
+}
 
 /// Runs calls whose failure the engine answers itself: `errno` stays the program's, which `free` may not change.
 fn keeping_errno<R>(calls: impl FnOnce() -> R) -> R {
@@ -78,6 +87,15 @@ pub(crate) unsafe fn commit(addr: NonNull<u8>, nr_bytes: usize) -> bool {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the caller owns the range; widening its protection cannot invalidate a reference.
     !is_refused() && keeping_errno(|| unsafe { libc::mprotect(addr.as_ptr().cast(), nr_bytes, protection) == 0 })
+}
+
+/// Keeps everybody from a range, for good: an access ends in SIGSEGV. False if the kernel refuses (map limit).
+///
+/// # Safety
+/// The range is the caller's, and nobody uses it.
+pub(crate) unsafe fn protect(addr: NonNull<u8>, nr_bytes: usize) -> bool {
+    // SAFETY: the caller owns the range, which nobody uses.
+    !is_refused() && keeping_errno(|| unsafe { libc::mprotect(addr.as_ptr().cast(), nr_bytes, libc::PROT_NONE) == 0 })
 }
 
 /// Gives the memory of a range back; it reads as zero afterwards. False if the kernel refuses (locked memory).
@@ -372,10 +390,27 @@ impl ThreadWord {
     }
 }
 
+/// The text of `OBJCG_OPTIONS`, if the process may be told by its environment: one with more rights than its user has may not.
+pub(crate) fn option_text() -> Option<&'static [u8]> {
+    // SAFETY: no preconditions.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return None;
+    }
+    // SAFETY: the name is a C string. Whoever changes the environment while another thread reads it breaks POSIX' rule.
+    let text = unsafe { libc::getenv(c"OBJCG_OPTIONS".as_ptr()) };
+    // SAFETY: a C string of the environment, which stays unless the program replaces just this variable meanwhile.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// Writes `line` to standard error.
+pub(crate) fn print(line: &[u8]) {
+    // SAFETY: `line` is a valid buffer of the length that is passed. Nobody hears of a failed write.
+    keeping_errno(|| unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) });
+}
+
 /// Writes `line` to standard error and ends the process by SIGABRT.
 pub(crate) fn abort_with(line: &[u8]) -> ! {
-    // SAFETY: `line` is a valid buffer of the length that is passed. A failed write changes nothing about the abort.
-    unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+    print(line);
     // SAFETY: abort has no preconditions.
     unsafe { libc::abort() }
 }

@@ -13,20 +13,31 @@ macro_rules! die {
 }
 pub(crate) use die;
 
+/// Prints `objcg: …` as one line to standard error.
+#[cfg(not(loom))]
+macro_rules! complain {
+    ($($arg:tt)*) => { $crate::report::print(core::format_args!($($arg)*)) };
+}
+#[cfg(not(loom))]
+pub(crate) use complain;
+
 /// See [`die!`].
 #[cold]
 #[inline(never)]
 pub(crate) fn abort(what: fmt::Arguments<'_>) -> ! {
-    let mut line = Line { bytes: [0; Line::CAPACITY], len: 0 };
-    // A line that does not fit is cut: the write itself never fails.
-    let _ = line.write_str("objcg: ");
-    let _ = line.write_fmt(what);
-    let end = line.len;
-    line.bytes[end] = b'\n';
+    let line = Line::of(what);
     #[cfg(not(loom))]
-    os::abort_with(&line.bytes[..=end]);
+    os::abort_with(line.text());
     #[cfg(loom)]
-    panic!("{}", String::from_utf8_lossy(&line.bytes[..=end]))
+    panic!("{}", String::from_utf8_lossy(line.text()))
+}
+
+/// See [`complain!`].
+#[cfg(not(loom))]
+#[cold]
+#[inline(never)]
+pub(crate) fn print(what: fmt::Arguments<'_>) {
+    os::print(Line::of(what).text());
 }
 
 struct Line {
@@ -35,7 +46,21 @@ struct Line {
 }
 
 impl Line {
-    const CAPACITY: usize = 256;
+    const CAPACITY: usize = 768;
+
+    fn of(what: fmt::Arguments<'_>) -> Line {
+        let mut line = Line { bytes: [0; Line::CAPACITY], len: 0 };
+        // A line that does not fit is cut: the write itself never fails.
+        let _ = line.write_str("objcg: ");
+        let _ = line.write_fmt(what);
+        line.bytes[line.len] = b'\n';
+        line
+    }
+
+    /// With the newline.
+    fn text(&self) -> &[u8] {
+        &self.bytes[..=self.len]
+    }
 }
 
 impl Write for Line {

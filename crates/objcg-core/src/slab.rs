@@ -26,6 +26,7 @@ mod cache;
 mod cpu_sheaves;
 mod free_bits;
 mod free_object;
+mod hardened;
 mod in_kind;
 mod lists;
 mod meta;

@@ -22,6 +22,8 @@ struct Huge {
     address: usize,
     nr_bytes: usize,
     owner: u32,
+    /// Pages in front of it that nobody may touch; one more is behind it then.
+    nr_guards: u32,
 }
 
 struct HugeTable {
@@ -36,17 +38,31 @@ const PER_PAGE: usize = PAGE_SIZE / size_of::<Huge>();
 
 /// Maps `nr_bytes` at a multiple of `align`.
 pub(super) fn alloc(nr_bytes: usize, align: usize) -> Option<Pages> {
+    alloc_behind(0, nr_bytes, align)
+}
+
+/// The same between guard pages, whatever the size.
+pub(super) fn alloc_guarded(nr_bytes: usize, align: usize) -> Option<Pages> {
+    static IS_WATCHING: Lock<bool> = Lock::new(false);
+    if !core::mem::replace(&mut *IS_WATCHING.lock(), true) {
+        os::on_bad_access(report_guard);
+    }
+    // As many pages in front as the alignment needs.
+    alloc_behind(u32::try_from(align.div_ceil(PAGE_SIZE)).ok()?, nr_bytes, align)
+}
+
+fn alloc_behind(nr_guards: u32, nr_bytes: usize, align: usize) -> Option<Pages> {
     if nr_bytes > isize::MAX as usize - PAGE_SIZE {
         return None;
     }
     let nr_bytes = nr_bytes.max(1).next_multiple_of(PAGE_SIZE);
     let owner = hooks::charge_pages(nr_bytes)?;
-    let address = map_aligned(nr_bytes, align).and_then(|address| {
-        let huge = Huge { address: address.as_ptr() as usize, nr_bytes, owner };
+    let mapped = if nr_guards > 0 { map_guarded(nr_guards, nr_bytes, align) } else { map_aligned(nr_bytes, align) };
+    let address = mapped.and_then(|address| {
+        let huge = Huge { address: address.as_ptr() as usize, nr_bytes, owner, nr_guards };
         let inserted = TABLE.lock().insert(huge);
         if !inserted {
-            // SAFETY: the mapping was made here and is shown to nobody.
-            unsafe { os::unmap(address, nr_bytes) };
+            huge.unmap(address);
         }
         inserted.then_some(address)
     });
@@ -55,6 +71,24 @@ pub(super) fn alloc(nr_bytes: usize, align: usize) -> Option<Pages> {
         None => hooks::uncharge_pages(owner, nr_bytes),
     }
     address.map(|address| Pages { address, zeroed: true })
+}
+
+/// Maps a multiple of the page between guard pages, with so many in front.
+fn map_guarded(nr_guards: u32, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    let nr_before = nr_guards as usize * PAGE_SIZE;
+    let nr_mapped = nr_bytes.checked_add(nr_before + PAGE_SIZE)?;
+    let before = map_aligned(nr_mapped, align)?;
+    // SAFETY: inside the mapping.
+    let address = unsafe { before.add(nr_before) };
+    // SAFETY: inside the mapping: one page is behind.
+    let behind = unsafe { address.add(nr_bytes) };
+    // SAFETY: nobody uses what is around the object, before and behind.
+    let is_guarded = unsafe { os::protect(before, nr_before) } && unsafe { os::protect(behind, PAGE_SIZE) };
+    if !is_guarded {
+        // SAFETY: the mapping was made here and is shown to nobody.
+        unsafe { os::unmap(before, nr_mapped) };
+    }
+    is_guarded.then_some(address)
 }
 
 fn map_aligned(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
@@ -80,8 +114,7 @@ fn map_aligned(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
 pub(super) fn free(address: NonNull<u8>) {
     let removed = TABLE.lock().remove(address.as_ptr() as usize);
     let Some(huge) = removed else { report_stranger(address) };
-    // SAFETY: the table had it, so it is a mapping of that length, and its user gives it up.
-    unsafe { os::unmap(address, huge.nr_bytes) };
+    huge.unmap(address);
     hooks::uncharge_pages(huge.owner, huge.nr_bytes);
 }
 
@@ -92,6 +125,9 @@ pub(super) fn resize(address: NonNull<u8>, nr_bytes: usize) -> Option<NonNull<u8
     }
     let new_bytes = nr_bytes.next_multiple_of(PAGE_SIZE);
     let Some(old) = TABLE.lock().get(address.as_ptr() as usize) else { report_stranger(address) };
+    if old.nr_guards > 0 {
+        return None;
+    }
     if new_bytes > old.nr_bytes && !hooks::charge_more_pages(old.owner, new_bytes - old.nr_bytes) {
         return None;
     }
@@ -159,6 +195,32 @@ pub(super) fn release_after_fork() {
 #[inline(never)]
 fn report_stranger(address: NonNull<u8>) -> ! {
     die!("{address:p}: not the address of an object: foreign, or freed already");
+}
+
+/// Reports an access to a guard page. Runs in a signal handler, which may have interrupted the lock's holder.
+fn report_guard(at: usize) {
+    let Some(table) = TABLE.try_lock() else { return };
+    for huge in table.places.iter().filter(|huge| huge.nr_guards > 0) {
+        let Huge { address, nr_bytes, nr_guards, .. } = *huge;
+        if (address - nr_guards as usize * PAGE_SIZE..address).contains(&at) {
+            die!("{address:#x}: touched {} bytes before its start, at {at:#x}", address - at);
+        }
+        if (address + nr_bytes..address + nr_bytes + PAGE_SIZE).contains(&at) {
+            die!("{address:#x}: touched {} bytes past its {nr_bytes} bytes, at {at:#x}", at - address - nr_bytes);
+        }
+    }
+}
+
+impl Huge {
+    /// Takes its mapping away, with its guard pages.
+    fn unmap(&self, address: NonNull<u8>) {
+        let nr_before = self.nr_guards as usize * PAGE_SIZE;
+        let nr_behind = if self.nr_guards > 0 { PAGE_SIZE } else { 0 };
+        // SAFETY: the guard pages are in the mapping.
+        let first = unsafe { address.sub(nr_before) };
+        // SAFETY: it is a mapping of that length; its user gives it up, or was never shown it.
+        unsafe { os::unmap(first, nr_before + self.nr_bytes + nr_behind) };
+    }
 }
 
 impl HugeTable {

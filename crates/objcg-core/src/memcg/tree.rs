@@ -18,8 +18,9 @@ use super::index::NameIndex;
 use super::name::Name;
 use super::node::{NODES, Node, ROOT, node, node_bytes};
 use super::objcg::VESSEL_BYTES;
-use super::{CreateError, DeleteError, events, oom, page_counter, stocks};
+use super::{CreateError, DeleteError, Refused, events, oom, page_counter, stocks};
 use crate::cpu;
+use crate::faults::{self, Site};
 use crate::sync::{AtomicU32, Lock, Ordering};
 
 struct Tree {
@@ -67,6 +68,9 @@ pub(super) fn create(parent: u32, name: &Name) -> Result<u32, CreateError> {
     let vessel = load(&node(parent).objcg);
     let nr_bytes = node_bytes(name) + VESSEL_BYTES;
     // A group's own memory is its parent's, before it is taken. Limits may refuse it, so no lock is held.
+    if faults::strikes(Site::Charge) {
+        return Err(CreateError::Limit(Refused::on_order(nr_bytes)));
+    }
     let charged = charge::charge(vessel, nr_bytes, OnLimit::Refuse).map_err(CreateError::Limit)?;
     let mut tree = TREE.lock();
     let created = check(&tree, parent, name).and_then(|()| insert(&mut tree, parent, name));

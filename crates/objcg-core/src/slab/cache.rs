@@ -229,6 +229,11 @@ impl Cache {
         self.stacks.store(stacks.as_ptr(), Ordering::Release);
     }
 
+    /// Whether this is the cache of a size class.
+    pub(super) fn is_class(&self) -> bool {
+        (self.number.load(Ordering::Relaxed) as usize) < NR_CLASSES
+    }
+
     /// Whether this is one of the engine's own caches.
     pub(super) fn is_engines(&self) -> bool {
         self.number.load(Ordering::Relaxed) == u32::MAX

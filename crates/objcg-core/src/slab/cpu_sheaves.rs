@@ -29,8 +29,10 @@ use super::free_object::FreeObject;
 use super::sheaf::{OnStack, Sheaf};
 use super::{SlabObject, in_kind, meta, sheaf_size};
 use crate::cpu::{self, CpuId, Stacks, nr_cpus};
+use crate::hardening;
 use crate::hooks;
 use crate::memcg::ROOT_VESSEL;
+use crate::options::{self, RANDOM};
 use crate::report::die;
 use crate::sync::{Guard, Lock, Ordering};
 
@@ -116,7 +118,7 @@ impl Cache {
     /// An object that could not be handed out is free again.
     fn take_back(&'static self, object: FreeObject) {
         if self.sheaf_size.capacity() > 0 {
-            self.free_slow(object);
+            self.put_back(object);
         } else {
             self.put_one(object);
         }
@@ -141,6 +143,14 @@ impl Cache {
     #[cold]
     #[inline(never)]
     fn free_slow(&'static self, object: FreeObject) {
+        if hardening::has_tracks() && self.is_class() {
+            return self.free_hardened(object);
+        }
+        self.put_back(object);
+    }
+
+    /// Puts a free object into this CPU's sheaves.
+    pub(super) fn put_back(&'static self, object: FreeObject) {
         loop {
             let Some(cpu) = cpu::this_cpu() else { return self.free_to(CpuId::current(), object) };
             let Some(slot) = self.slot(cpu) else { return self.put_alien(object) };
@@ -193,9 +203,9 @@ impl Cache {
         self.put_one(object);
     }
 
-    /// The CPUs' stacks, if sheaves can be laid on them.
+    /// The CPUs' stacks, if sheaves can be laid on them: not while an option asks to see every call.
     fn usable_stacks(&self) -> Option<Stacks> {
-        Some(self.stacks()).filter(|stacks| stacks.are_usable())
+        Some(self.stacks()).filter(|stacks| stacks.are_usable() && !options::are_any_on())
     }
 
     /// This cache's slot of a CPU; `None` without sheaves or without memory for the slots.
@@ -384,6 +394,9 @@ impl Pair {
     }
 
     fn alloc(&mut self, cache: &Cache) -> Option<FreeObject> {
+        if options::is_on(RANDOM) {
+            self.main.iter_mut().for_each(Sheaf::shuffle_top);
+        }
         let popped = self.main.as_mut().and_then(Sheaf::pop);
         popped.or_else(|| self.alloc_slow(cache))
     }

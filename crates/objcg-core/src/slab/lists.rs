@@ -12,7 +12,9 @@ use super::free_object::FreeObject;
 use super::obj_exts::{self, OwnerVector};
 use super::sheaf::Sheaf;
 use super::{SlabObject, free_bits, meta};
+use crate::hardening;
 use crate::hooks;
+use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, Page, PageIdx, PageKind, Run, RunHeap, page};
 use crate::report::die;
 use crate::sync::{AtomicU32, Ordering};
@@ -151,6 +153,10 @@ impl Cache {
     fn new_slab(&self) -> Option<PageIdx> {
         self.find_stacks();
         let run = page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine)?;
+        if hardening::has_tracks() && !run.zeroed {
+            // SAFETY: the run is ours alone, and has so many bytes.
+            unsafe { run.address().write_bytes(0, self.nr_pages() as usize * PAGE_SIZE) };
+        }
         let head = run.page();
         if !free_bits::init(head, self.nr_objects()) {
             page_alloc::free(run);

@@ -23,6 +23,7 @@ use core::ptr::NonNull;
 use super::free_object::FreeObject;
 use super::meta;
 use crate::cpu::END;
+use crate::hardening;
 
 #[repr(C)]
 struct Header {
@@ -124,6 +125,17 @@ impl Sheaf {
         // SAFETY: the place is below the lid and ours to write.
         unsafe { self.place(self.nr_objects()).write(object.address().as_ptr().expose_provenance()) };
         true
+    }
+
+    /// Brings an object that is picked at random to the top.
+    pub(super) fn shuffle_top(&mut self) {
+        let last = self.nr_objects();
+        if last == 0 {
+            return;
+        }
+        let picked = self.place(1 + hardening::random_below(last));
+        // SAFETY: both are places that are set, of a sheaf that is owned and borrowed mutably.
+        unsafe { picked.swap(self.place(last)) };
     }
 
     fn read(&self, index: u32) -> FreeObject {

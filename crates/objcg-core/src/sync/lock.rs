@@ -70,6 +70,14 @@ impl<T> Lock<T> {
         }
     }
 
+    /// The guard, if nobody holds the lock.
+    #[cfg(not(loom))]
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+        // Acquire: as in `lock`.
+        self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        Some(Guard { lock: self })
+    }
+
     #[cold]
     #[inline(never)]
     fn lock_slow(&self) {

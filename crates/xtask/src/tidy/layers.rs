@@ -11,7 +11,9 @@ pub(super) const CRATE: &str = "objcg-core";
 
 /// Its top-level modules, lowest first; those of one group may use each other.
 const LAYERS: &[&[&str]] = &[
-    &["sync", "os", "report"],
+    &["sync", "os", "report", "faults"],
+    &["options"],
+    &["hardening"],
     &["cpu"],
     &["size_class"],
     &["page_alloc"],
@@ -272,7 +274,7 @@ mod tests {
         let Ok(source) = Source::parse(&file) else { panic!("does not parse") };
         let text = describe(&[source]);
         let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
-        assert_eq!(lines[0], "1 sync, os, report");
+        assert_eq!(lines[0], "1 sync, os, report, faults");
         let slab = lines.iter().position(|line| line.ends_with(" slab")).unwrap();
         assert_eq!(lines[slab + 1], "slab.rs sync, cpu, page_alloc");
     }
