@@ -73,6 +73,7 @@ pub(crate) fn discharge<'a>(owners: impl Iterator<Item = &'a AtomicU32>, price: 
 pub(crate) fn charge_pages(nr_bytes: usize) -> Option<u32> {
     match current() {
         ROOT_VESSEL => Some(ROOT_VESSEL),
+        _ if faults::strikes(Site::Charge) => None,
         vessel => memcg::charge_ahead(vessel, nr_bytes as u64, OnLimit::AskPolicy).ok(),
     }
 }

@@ -7,6 +7,7 @@
 use super::charge::{self, OnLimit, PinnedNode, VESSELS, ancestors};
 use super::node::node;
 use super::{ROOT_VESSEL, Refused};
+use crate::faults::{self, Site};
 use crate::sync::Ordering;
 
 /// Moves bytes that are charged to `from` to the group that `to` leads to. [`ROOT_VESSEL`] stands for not charged, on both sides.
@@ -23,6 +24,9 @@ pub(crate) fn move_charge(from: u32, to: u32, nr_bytes: u64) -> Result<u32, Refu
         None
     };
     if live != ROOT_VESSEL {
+        if common != Some(new.idx) && faults::strikes(Site::Charge) {
+            return Err(Refused::on_order(nr_bytes));
+        }
         charge::charge_below(new.idx, common, nr_bytes, OnLimit::Refuse)?;
         charge::note_peak_below(new.idx, common);
         VESSELS.note_charge(live, nr_bytes);
