@@ -188,3 +188,16 @@ fn i3_no_charge_lands_under_a_limit_that_is_gone() {
     });
     assert_eq!(nr_over, 0, "times that usage rose over the limit after it was set");
 }
+
+#[test]
+fn nothing_at_all_is_as_aligned_as_it_is_asked_for() {
+    for align in (0..13).map(|log2| 1 << log2) {
+        // The smaller alignments came first, and their objects wait free.
+        for _ in 0..3 {
+            let memory = objcg_core::kmalloc::alloc(0, align).expect("memory");
+            assert!(memory.as_ptr().addr().is_multiple_of(align), "0 bytes at {align}");
+            // SAFETY: live, and nothing uses it.
+            unsafe { objcg_core::kmalloc::free(memory) };
+        }
+    }
+}
