@@ -359,8 +359,12 @@ impl Model<'_> {
                 object.owner = current;
             }
             let usable = object.what.usable() as u64;
-            let is_in_slab = if has_moved { usable <= MAX_SLAB_OBJECT as u64 } else { object.bytes.is_slab() };
-            object.bytes = if is_in_slab { Bytes::Slab(usable) } else { Bytes::Large(usable) };
+            let stays_in_slab = !has_moved && matches!(object.bytes, Bytes::Slab(_));
+            object.bytes = if stays_in_slab || (has_moved && is_in_slab(nr_bytes, object.what.align)) {
+                Bytes::Slab(usable)
+            } else {
+                Bytes::Large(usable)
+            };
         }
         self.objects.push(object);
     }
@@ -447,10 +451,8 @@ impl Model<'_> {
     }
 }
 
-impl Bytes {
-    fn is_slab(self) -> bool {
-        matches!(self, Bytes::Slab(_))
-    }
+fn is_in_slab(nr_bytes: usize, align: usize) -> bool {
+    nr_bytes <= MAX_SLAB_OBJECT && align <= MAX_SLAB_ALIGN
 }
 
 /// What an object of this size is counted as, seen of one that is nobody's.
@@ -458,8 +460,7 @@ fn bytes_of(nr_bytes: usize, align: usize) -> Bytes {
     let probe = Object::alloc(nr_bytes, align, 1, false).expect("no limit");
     let usable = probe.usable() as u64;
     probe.free();
-    let is_in_slab = nr_bytes <= MAX_SLAB_OBJECT && align <= MAX_SLAB_ALIGN;
-    if is_in_slab { Bytes::Slab(usable) } else { Bytes::Large(usable) }
+    if is_in_slab(nr_bytes, align) { Bytes::Slab(usable) } else { Bytes::Large(usable) }
 }
 
 fn bytes_of_counter() -> Bytes {

@@ -10,7 +10,7 @@ const END_BYTES: usize = 128;
 pub(crate) struct Object {
     pub(crate) address: NonNull<u8>,
     pub(crate) nr_bytes: usize,
-    align: usize,
+    pub(crate) align: usize,
     tag: u8,
 }
 
