@@ -282,7 +282,7 @@ fn a_group_that_is_deleted_while_its_futures_live_leaves_them_to_its_parent() {
 
 /// A waker each of whose operations allocates, and tells in which group it does.
 struct Allocating {
-    kept: Mutex<Vec<Box<[u8; 1000]>>>,
+    kept: Mutex<Vec<Vec<u8>>>,
     groups: mpsc::Sender<Memcg>,
 }
 
@@ -292,7 +292,7 @@ impl Wake for Allocating {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.kept.lock().unwrap().push(Box::new([0; 1000]));
+        self.kept.lock().unwrap().push(vec![0; 1000]);
         self.groups.send(Memcg::current()).expect("the test waits for it");
     }
 }

@@ -155,7 +155,7 @@ fn tasks_of_many_groups_share_threads_and_each_group_has_its_own() {
                         kept.push(vec![0u8; 100 * (number + 1)]);
                         yield_now().await;
                         assert_eq!(Memcg::current(), own);
-                        if kept.len() % 10 == 0 {
+                        if kept.len().is_multiple_of(10) {
                             tokio::time::sleep(Duration::from_millis(1)).await;
                         }
                     }
