@@ -169,6 +169,24 @@ fn the_largest_child_is_marked_for_a_limit_above_and_then_the_next() {
 }
 
 #[test]
+fn the_reserve_is_closed_again_when_usage_is_back_within_the_limit() {
+    let _alone = alone();
+    let (server, tenants, mut held) = server("closed", OomScope::Memcg);
+    let mut more = Vec::with_capacity(100);
+    more.push(take(&tenants[0], 60 * KIB));
+    held[1] = Vec::new();
+    server.drain();
+    assert!(tenants[1].is_oom_killed() && server.usage() < server.max().unwrap());
+    // The victim is still marked, but what breaks the limit now is a new case.
+    let before = server.events_local().max;
+    while server.usage() <= server.max().unwrap() {
+        more.push(take(&tenants[2], 30 * KIB));
+    }
+    assert!(server.events_local().max > before && tenants[2].is_oom_killed());
+    drop((held, more));
+}
+
+#[test]
 fn a_victim_that_is_deleted_makes_room_for_the_next_victim() {
     let _alone = alone();
     let (server, tenants, held) = server("next", OomScope::Memcg);
