@@ -473,6 +473,23 @@ fn a_kill_of_an_ancestor_ends_what_is_below() {
 }
 
 #[test]
+fn a_mark_that_grows_to_the_subtree_wakes_what_is_below() {
+    let server = group("grows");
+    let tenant = server.create("tenant").unwrap();
+    server.set_max(Some(100_000)).unwrap();
+    let breaking = server.scope(|| vec![0u8; 110_000]);
+    assert!(server.is_oom_killed() && !tenant.is_oom_killed());
+    let woken = Arc::new(Counting::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut future = pin!(pending::<()>().in_memcg(&tenant));
+    assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    server.kill().unwrap();
+    woken.wait(1);
+    assert!(matches!(future.poll(&mut Context::from_waker(&waker)), Poll::Ready(Err(_))));
+    drop(breaking);
+}
+
+#[test]
 fn kills_against_polls_and_drops_lose_no_wake_and_leave_nothing() {
     const NR_ROUNDS: usize = 300;
     let server = group("race");
