@@ -50,7 +50,7 @@ pub(crate) use external::for_each_external;
 pub use external::{ExternalCharge, ExternalError};
 pub use in_reclaim::NoFail;
 pub use name::{Name, NameError};
-pub use oom::{OomKilled, OomPolicy, OomScope, ReviveError, checkpoint};
+pub use oom::{OomKilled, OomPolicy, OomScope, ReviveError, checkpoint, marks_version, wait_for_marks};
 pub use peak::PeakReader;
 pub use shrinker::{DropFn, ReclaimContext, ShrinkControl, ShrinkFn, Shrinker};
 pub(crate) use transfer::move_charge;

@@ -282,7 +282,7 @@ fn a_group_that_is_deleted_while_its_futures_live_leaves_them_to_its_parent() {
 
 /// A waker each of whose operations allocates, and tells in which group it does.
 struct Allocating {
-    kept: Mutex<Vec<Box<[u8; 1000]>>>,
+    kept: Mutex<Vec<Vec<u8>>>,
     groups: mpsc::Sender<Memcg>,
 }
 
@@ -292,7 +292,7 @@ impl Wake for Allocating {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.kept.lock().unwrap().push(Box::new([0; 1000]));
+        self.kept.lock().unwrap().push(vec![0; 1000]);
         self.groups.send(Memcg::current()).expect("the test waits for it");
     }
 }
@@ -470,6 +470,23 @@ fn a_kill_of_an_ancestor_ends_what_is_below() {
     woken.wait(1);
     let Poll::Ready(Err(killed)) = future.poll(&mut Context::from_waker(&waker)) else { panic!("it was killed") };
     assert_eq!(killed.group(), server.id());
+}
+
+#[test]
+fn a_mark_that_grows_to_the_subtree_wakes_what_is_below() {
+    let server = group("grows");
+    let tenant = server.create("tenant").unwrap();
+    server.set_max(Some(100_000)).unwrap();
+    let breaking = server.scope(|| vec![0u8; 110_000]);
+    assert!(server.is_oom_killed() && !tenant.is_oom_killed());
+    let woken = Arc::new(Counting::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut future = pin!(pending::<()>().in_memcg(&tenant));
+    assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    server.kill().unwrap();
+    woken.wait(1);
+    assert!(matches!(future.poll(&mut Context::from_waker(&waker)), Poll::Ready(Err(_))));
+    drop(breaking);
 }
 
 #[test]

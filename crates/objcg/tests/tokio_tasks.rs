@@ -155,7 +155,7 @@ fn tasks_of_many_groups_share_threads_and_each_group_has_its_own() {
                         kept.push(vec![0u8; 100 * (number + 1)]);
                         yield_now().await;
                         assert_eq!(Memcg::current(), own);
-                        if kept.len() % 10 == 0 {
+                        if kept.len().is_multiple_of(10) {
                             tokio::time::sleep(Duration::from_millis(1)).await;
                         }
                     }
@@ -195,4 +195,49 @@ fn a_task_outlives_its_group() {
         drop((rows, tenant));
     });
     assert_empty(&server);
+}
+
+#[test]
+fn tasks_of_a_killed_group_end_although_nothing_else_wakes_them() {
+    const NR_TASKS: usize = 100;
+    let (tenant, neighbour) = (group("killed"), group("killed-neighbour"));
+    run(async {
+        let started = std::sync::Arc::new(Barrier::new(NR_TASKS + 1));
+        let mut set = JoinSet::new();
+        for _ in 0..NR_TASKS {
+            let started = started.clone();
+            tenant.scope(|| {
+                set.spawn(async move {
+                    let _rows = vec![0u8; 10_000];
+                    started.wait().await;
+                    std::future::pending::<()>().await;
+                })
+            });
+        }
+        let (go, wait) = oneshot::channel::<()>();
+        let other = neighbour.scope(|| spawn(async { wait.await.is_ok() }));
+        started.wait().await;
+        assert!(tenant.usage() >= NR_TASKS as u64 * 10_000);
+        tenant.kill().unwrap();
+        while let Some(ended) = set.join_next().await {
+            assert_eq!(ended.unwrap().unwrap_err().group(), tenant.id());
+        }
+        go.send(()).unwrap();
+        assert!(other.await.unwrap().unwrap(), "the neighbour did not notice");
+    });
+    assert_empty(&tenant);
+}
+
+#[test]
+fn blocking_work_of_a_killed_group_does_not_begin() {
+    let tenant = group("not-begun");
+    run(async {
+        tenant.kill().unwrap();
+        let work = tenant.scope(|| spawn_blocking(|| -> () { unreachable!("the group was killed") }));
+        assert_eq!(work.await.unwrap().unwrap_err().group(), tenant.id());
+        let mut set = JoinSet::<()>::new();
+        tenant.scope(|| set.spawn_blocking(|| unreachable!("the group was killed")));
+        assert!(set.join_next().await.unwrap().unwrap().is_err());
+    });
+    assert_empty(&tenant);
 }

@@ -19,14 +19,20 @@
 //! and has marked nobody. Between the two an observer sees usage in the reserve without a mark.
 
 use core::fmt;
+use core::time::Duration;
 
 use super::charge::{self, ancestors};
 use super::events::{self, Event};
 use super::node::{ROOT, node};
 use super::objcg::Target;
 use super::page_counter::{GRANTED, MARKED, SUBTREE};
+use super::signal::Signal;
 use super::{ROOT_VESSEL, current, tree, walk};
+use crate::os::Instant;
 use crate::sync::{AtomicU32, Ordering};
+
+/// Changed by every mark that is set, wherever.
+static MARKS: Signal = Signal::new();
 
 /// What becomes of a charge that breaks a limit, once reclaim could not make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +220,28 @@ fn mark(victim: &Victim) {
     if new & SUBTREE != 0 {
         events::announce_below(victim.group);
         events::announce(ROOT);
+    }
+    if new & (MARKED | SUBTREE) != 0 && MARKS.change().sleepers {
+        MARKS.wake();
+    }
+}
+
+/// How often a mark was set in the process, for [`wait_for_marks`].
+#[must_use]
+pub fn marks_version() -> u32 {
+    MARKS.version()
+}
+
+/// Sleeps until the version is not `seen` any more; returns what it is then. Whatever was marked before is seen by who looks now.
+#[must_use]
+pub fn wait_for_marks(seen: u32) -> u32 {
+    loop {
+        let prepared = MARKS.prepare_to_sleep();
+        let version = MARKS.version();
+        if version != seen {
+            return version;
+        }
+        MARKS.sleep(prepared, Instant::now().after(Duration::MAX));
     }
 }
 

@@ -13,12 +13,13 @@ use std::thread;
 use std::time::Duration;
 
 use objcg_core::cpu::CpuId;
+use objcg_core::memcg as engine;
 
+use crate::Memcg;
 use crate::memcg::root;
-use crate::{Events, Memcg};
 
 const NR_SHARDS: usize = 32;
-/// Between two looks at the process's events: a storm of them is looked at a thousand times a second.
+/// Between two looks at the lists.
 const REST: Duration = Duration::from_millis(1);
 
 static SHARDS: [Mutex<Shard>; NR_SHARDS] = [const { Mutex::new(Shard::EMPTY) }; NR_SHARDS];
@@ -94,18 +95,16 @@ impl Place {
 
 /// Starts the thread that waits for kills. Without one, futures of a killed group end when they are polled.
 fn start_watching() {
-    let seen = root().events();
+    let seen = engine::marks_version();
     // See above.
     let _ = thread::Builder::new().name("objcg-kills".to_owned()).spawn(move || watch(seen));
 }
 
-fn watch(mut seen: Events) {
+fn watch(mut seen: u32) {
     loop {
-        let events = root().wait_events(seen, Duration::MAX);
-        if events.oom_kill != seen.oom_kill {
-            wake_killed();
-        }
-        seen = events;
+        seen = engine::wait_for_marks(seen);
+        wake_killed();
+        // A storm of kills is looked at a thousand times a second.
         thread::sleep(REST);
     }
 }
