@@ -14,9 +14,12 @@
 mod huge;
 mod large;
 
+use core::fmt;
 use core::ptr::NonNull;
 
 use crate::cpu::Stacks;
+use crate::hooks;
+use crate::memcg::{Memcg, Refused};
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageIdx, PageKind, page};
 use crate::report::die;
@@ -81,7 +84,8 @@ fn alloc_slow(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
         return alloc_pages(nr_bytes, align).map(|pages| pages.address);
     };
     let cache = &caches()[class.index()];
-    if (nr_bytes | align) < SHORTCUT_END {
+    // Nothing is at a multiple of every alignment: no class serves them all, so its place stays empty.
+    if nr_bytes > 0 && (nr_bytes | align) < SHORTCUT_END {
         SHORTCUTS[step_of(nr_bytes, align)].store(cache.stacks().as_ptr(), Ordering::Relaxed);
     }
     cache.alloc()
@@ -168,6 +172,9 @@ fn size_of_found(found: &Found, address: NonNull<u8>) -> usize {
 /// the old address any more.
 pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let found = find(address);
+    if let Found::Slab(object) = &found {
+        object.check_live();
+    }
     let in_place = match &found {
         Found::Slab(object) => fits_in_place(object.cache.size(), nr_bytes, align).then_some(address),
         Found::Large(head) => large::resize(*head, nr_bytes).then_some(address),
@@ -189,6 +196,48 @@ pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Op
     unsafe { free(address) };
     Some(moved)
 }
+
+/// Makes a group the owner of live memory, wherever it came from: its price moves from the old owner to the group, where their
+/// paths to the root part. Aborts on an address that is not the start of a live object, as far as that can be seen.
+///
+/// # Errors
+/// A limit refuses, which kills nobody, or there is no memory for an owner vector. Nothing changed then.
+///
+/// # Safety
+/// `address` came from this module and was not freed, and nobody else frees, resizes or adopts it meanwhile.
+pub unsafe fn adopt(address: NonNull<u8>, group: &Memcg) -> Result<(), AdoptError> {
+    match find(address) {
+        Found::Slab(object) => {
+            let owner = object.cache.owner_word(&object).ok_or(AdoptError::NoMemory)?;
+            hooks::move_owner(owner, group, object.cache.price()).map_err(AdoptError::Limit)
+        }
+        Found::Large(head) => {
+            let price = large::nr_bytes(head) as u64;
+            hooks::move_owner(&page(head).owner, group, price).map_err(AdoptError::Limit)
+        }
+        Found::Huge => huge::adopt(address, group).map_err(AdoptError::Limit),
+    }
+}
+
+/// Why memory did not change its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdoptError {
+    /// A limit refuses it.
+    Limit(Refused),
+    /// The process is out of memory.
+    NoMemory,
+}
+
+impl fmt::Display for AdoptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdoptError::Limit(refused) => refused.fmt(f),
+            AdoptError::NoMemory => f.write_str("the process is out of memory"),
+        }
+    }
+}
+
+impl core::error::Error for AdoptError {}
 
 /// Whether an object of `size` bytes should stay where it is: it fits, and a smaller class would not save a quarter.
 fn fits_in_place(size: usize, nr_bytes: usize, align: usize) -> bool {

@@ -10,6 +10,10 @@ use core::ptr::{self, NonNull};
 
 use objcg_core::kmalloc;
 
+// Without the standard library nothing else names it: then its versions of functions would not be asked for.
+#[link(name = "c")]
+unsafe extern "C" {}
+
 /// What every address is a multiple of: `alignof(max_align_t)`.
 pub(crate) const ALIGN: usize = 16;
 const PAGE_BYTES: usize = 4096;

@@ -40,13 +40,28 @@
 
 #![deny(unsafe_code)]
 
+mod adopt;
+#[cfg(feature = "allocator-api2")]
+mod allocator;
+mod external;
 mod global;
+mod limits;
 mod memcg;
+mod notify;
 mod percpu;
+mod shrinker;
 
+pub use adopt::{Adopt, AdoptError};
+pub use external::{ExternalCharge, ExternalError};
 pub use global::Objcg;
+pub use limits::{
+    EventFd, OomKilled, OomPolicy, OomScope, PeakReader, ReviveError, checkpoint, max_throttle_delay, nofail,
+    set_max_throttle_delay, throttle,
+};
 pub use memcg::{CreateError, DeleteError, Entered, Events, LimitError, Memcg, MemcgStat, NameError, Refused};
+pub use notify::{BelowHigh, EventsChanged, Killed};
 pub use objcg_core::cpu::{CpuId, nr_cpus};
 pub use objcg_core::memcg::{nr_dying, nr_groups, nr_vessels};
 pub use objcg_core::stat::stock_bound;
 pub use percpu::{AllocError, PerCpu, PerCpuCounter, Zeroable};
+pub use shrinker::{ReclaimContext, ShrinkControl, Shrinker};

@@ -1,6 +1,7 @@
 //! Groups, with what needs an allocator: paths and lists.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use objcg_core::memcg as engine;
 
@@ -27,16 +28,27 @@ pub use objcg_core::stat::MemcgStat;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Memcg(engine::Memcg);
+pub struct Memcg(pub(crate) engine::Memcg);
+
+/// The root, for those who only look at it.
+pub(crate) fn root() -> &'static Memcg {
+    static ROOT: OnceLock<Memcg> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        engine::Memcg::set_default_oom_policy(engine::OomPolicy::Kill);
+        Memcg(engine::Memcg::root())
+    })
+}
 
 impl Memcg {
-    /// The root of the tree. Memory that is in no group is the root's; it is not counted and has no limit.
+    /// The root of the tree. Memory that is in no group is the root's; it is not counted and has no limit. The first call makes
+    /// [`OomPolicy::Kill`](crate::OomPolicy::Kill) the process's default, unless it was set: in Rust a null from the
+    /// allocator aborts the process.
     #[must_use]
     pub fn root() -> Memcg {
-        Memcg(engine::Memcg::root())
+        root().clone()
     }
 
-    /// A new child. Its own memory (288 bytes, 552 with a name over 128 bytes) is charged to this group. Under 2 µs
+    /// A new child. Its own memory (288 bytes, 552 with a name over 56 bytes) is charged to this group. Under 2 µs
     /// together with its deletion.
     ///
     /// # Errors
@@ -141,8 +153,9 @@ impl Memcg {
         self.0.max()
     }
 
-    /// Sets or lifts the limit: no charge takes usage over it from now on, in this group or below. Returns by how much
-    /// usage is over it now; stocks are drained to get below, objects are left alone.
+    /// Sets or lifts the limit: no charge takes usage over it from now on, in this group or below, but into the
+    /// [`reserve`](Memcg::reserve) of a group that is marked to end. If usage is over it, stocks are drained and shrinkers run.
+    /// Returns by how much usage is over it afterwards.
     ///
     /// # Errors
     /// It is the root, or was deleted.
@@ -157,7 +170,8 @@ impl Memcg {
     }
 
     /// Sets or lifts the soft limit: it refuses nothing, but charges that leave usage above it are counted in
-    /// [`events`](Memcg::events). Returns by how much usage is over it now.
+    /// [`events`](Memcg::events), and whoever calls [`throttle`](Memcg::throttle) is held back. Returns by how much usage is over
+    /// it now.
     ///
     /// # Errors
     /// It is the root, or was deleted.
@@ -165,7 +179,8 @@ impl Memcg {
         self.0.set_high(high)
     }
 
-    /// How often the limits were met, at this group itself.
+    /// How often limits were met, by the group and its descendants, those deleted meanwhile among them: the kernel's
+    /// `memory.events`. [`events_local`](Memcg::events_local) are the group's own.
     #[must_use]
     pub fn events(&self) -> Events {
         self.0.events()

@@ -1,6 +1,6 @@
 //! Events of limits: whoever refuses has met its limit, whichever attempt of a charge it refuses.
 
-use objcg::{Events, Memcg, Objcg};
+use objcg::{Events, Memcg, Objcg, OomPolicy};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -12,6 +12,7 @@ const KIB: usize = 1 << 10;
 #[test]
 fn a_group_that_refuses_the_second_attempt_only_has_met_its_limit_too() {
     let parent = Memcg::root().create("events").expect("a new name");
+    parent.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
     let sibling = parent.create("sibling").expect("a new name");
     let child = parent.create("child").expect("a new name");
     parent.set_max(Some(270 * KIB as u64)).expect("alive");

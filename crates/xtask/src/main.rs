@@ -1,9 +1,11 @@
-//! The project's own tasks: `cargo xtask tidy`, `cargo xtask layers`, `cargo xtask golden`, `cargo xtask ci`.
+//! The project's own tasks: `cargo xtask tidy`, `cargo xtask layers`, `cargo xtask golden`, `cargo xtask install`,
+//! `cargo xtask ci`.
 
 #![forbid(unsafe_code)]
 
 mod ci;
 mod golden;
+mod install;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +28,8 @@ enum Task {
     Layers,
     /// Counts the instructions of the entry points and compares them with the golden numbers
     Golden,
+    /// Builds the library for C and installs it, with its header and its pkg-config file
+    Install(install::Destination),
     /// Runs the steps of continuous integration in order, up to the first that fails
     Ci {
         /// Prints the steps and what they run
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&root),
         Task::Layers => tidy::print_layers(&root),
         Task::Golden => golden::run(&root),
+        Task::Install(destination) => install::run(&root, &destination),
         Task::Ci { list: true, .. } => {
             ci::print_steps();
             Ok(())

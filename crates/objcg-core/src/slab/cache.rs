@@ -225,7 +225,7 @@ impl Cache {
 
     /// What an object costs its owner: its slot and its owner word.
     #[inline]
-    pub(super) fn price(&self) -> u64 {
+    pub(crate) fn price(&self) -> u64 {
         (self.size() + hooks::OWNER_BYTES) as u64
     }
 

@@ -88,3 +88,8 @@ pub(super) fn put(page: &Page, nr_objects: u32, obj_idx: u32) -> Option<u32> {
     page.nr_free.store(nr_free, Ordering::Relaxed);
     Some(nr_free)
 }
+
+/// Whether an object is marked free.
+pub(super) fn is_free(page: &Page, nr_objects: u32, obj_idx: u32) -> bool {
+    words(page, nr_objects)[(obj_idx / 64) as usize].load(Ordering::Relaxed) & (1 << (obj_idx % 64)) != 0
+}

@@ -188,7 +188,7 @@ impl Cache {
     }
 
     /// The owner word of an object, in a vector that is made now if the slab has none yet; `None` without memory.
-    pub(super) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
+    pub(crate) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
         if let Some(vector) = obj_exts::load(&object.page.obj_exts).if_real() {
             return Some(object.owner_in(vector));
         }
@@ -225,5 +225,29 @@ impl Cache {
         self.counters.owner_bytes.fetch_sub(self.full_owner_bytes(), Ordering::Relaxed);
         // SAFETY: the vector was never installed, or its slab is gone: nothing refers to it.
         unsafe { meta::free(vector.first().cast(), self.owner_vector_bytes()) };
+    }
+}
+
+impl SlabObject {
+    /// Aborts if the object is free. Free ones bear a mark; a live one may by what its user wrote, so that is looked into.
+    pub(crate) fn check_live(&self) {
+        if SlabObject::is_marked(self.address) {
+            self.look_whether_free();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_whether_free(&self) {
+        // Objects in sheaves count as taken: they go to their slabs first, and those stay.
+        self.cache.shrink_to(u32::MAX);
+        let _lists = self.cache.lists.lock();
+        let is_live = SlabObject::find(self.address).is_some_and(|now| {
+            let nr_objects = now.cache.nr_objects();
+            !free_bits::is_free(page(now.slab()), nr_objects, now.obj_idx)
+        });
+        if !is_live {
+            die!("{:p}: realloc of a free object of {} bytes", self.address, self.cache.size());
+        }
     }
 }
