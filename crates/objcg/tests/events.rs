@@ -25,7 +25,15 @@ fn a_group_that_refuses_the_second_attempt_only_has_met_its_limit_too() {
 
     let refused = child.scope(|| Vec::<u8>::new().try_reserve_exact(100 * KIB));
     assert!(refused.is_err());
-    assert_eq!(child.events_local(), Events { max: 1, oom: 0, ..child.events_local() }, "the child refused once, and then had room");
-    assert_eq!(parent.events_local(), Events { max: 1, oom: 1, ..parent.events_local() }, "the parent refused in the end");
+    assert_eq!(
+        child.events_local(),
+        Events { max: 1, oom: 0, ..child.events_local() },
+        "the child refused once, and then had room"
+    );
+    assert_eq!(
+        parent.events_local(),
+        Events { max: 1, oom: 1, ..parent.events_local() },
+        "the parent refused in the end"
+    );
     drop(filler);
 }
