@@ -123,8 +123,8 @@ fn work(top: &Memcg, thread: usize, mut random: Random) {
                 drop(replaced);
             }
             // It may be deleted already, or have children.
-            1 => drop(group.delete()),
-            2 => drop(group.set_max(Some((MIB + random.below(8 * MIB)) as u64))),
+            1 if group != *top => drop(group.delete()),
+            2 if group != *top => drop(group.set_max(Some((MIB + random.below(8 * MIB)) as u64))),
             3 => group.drain(),
             4 => drop(group.stat()),
             5 => drop((group.usage(), group.peak(), group.events(), group.children(), group.path())),
