@@ -15,6 +15,7 @@ use crate::geometry::{GeometryTable, SlabShape};
 mod check;
 mod columns;
 mod error;
+mod pages;
 
 pub use error::{Fault, TraceError};
 

@@ -76,6 +76,17 @@ fn a_directory() {
     assert_eq!(refusal_of(TempDir::new().unwrap().path()), "Is a directory (os error 21)");
 }
 
+/// Equal rows are next to nothing in a file, and 29 bytes each in memory.
+#[test]
+fn more_rows_than_any_recording_has_in_so_few_bytes() {
+    let rows =
+        || std::iter::once(alloc(1, 0, "four")).chain((0..200_000).map(|_| Row { ts_ns: 1, ..free(1, 0, "four") }));
+    let refused = refusal_of_rows(rows());
+    assert!(refused.starts_with("200001 rows in a file of "), "{refused}");
+    let refused = refusal(&TraceFile::of(rows()).rows_per_group(1000));
+    assert!(refused.contains(" rows in a file of ") || refused.starts_with("row 3: double free"), "{refused}");
+}
+
 #[test]
 fn an_empty_file() {
     assert_eq!(refusal_of_bytes(b""), "not a Parquet file");

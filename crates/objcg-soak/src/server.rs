@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, RwLock};
 
-use objcg::Memcg;
+use objcg::{Memcg, OomPolicy};
 
 use crate::object::{Object, draw_layout};
 use crate::protocol::{Counts, Order};
@@ -43,6 +43,8 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(order: &Order) -> Server {
         let group = Memcg::root().create("soak").expect("a new name");
+        // Limits refuse here, and kill nobody: what is refused is an object less.
+        group.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
         group.set_max(Some(MAX_BYTES)).expect("alive");
         let place = |_| Mutex::new(Place { tenant: None, objects: Vec::with_capacity(ROOM) });
         let nr_lost = if order.leak_bytes > 0 { order.nr_seconds as usize } else { 0 };

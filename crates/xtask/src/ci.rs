@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{golden, tidy};
+use crate::{golden, nightly, tidy};
 
 struct Step {
     name: &'static str,
@@ -20,6 +20,10 @@ enum Work {
     Tidy,
     /// The count of instructions, in this process.
     Golden,
+    /// Fuzz targets, by nightly.
+    Fuzz,
+    /// Tests under sanitizers, by nightly.
+    Sanitizers,
     Cargo {
         args: &'static [&'static str],
         env: &'static [(&'static str, &'static str)],
@@ -51,6 +55,8 @@ const STEPS: &[Step] = &[
         },
     },
     Step { name: "golden", work: Work::Golden },
+    Step { name: "sanitizers", work: Work::Sanitizers },
+    Step { name: "fuzz", work: Work::Fuzz },
     cargo(RELEASE, &["test", "--workspace", "--release"], &[]),
     Step {
         name: "loom",
@@ -126,6 +132,8 @@ impl Work {
         match self {
             Work::Tidy => "cargo xtask tidy".to_owned(),
             Work::Golden => "cargo xtask golden".to_owned(),
+            Work::Fuzz => nightly::FUZZ.to_owned(),
+            Work::Sanitizers => nightly::SANITIZERS.to_owned(),
             Work::Cargo { args, env, target, .. } => {
                 let env = env.iter().map(|(key, value)| format!("{key}={value:?} "));
                 let target = target.iter().map(|folder| format!("CARGO_TARGET_DIR=target/{folder} "));
@@ -138,6 +146,8 @@ impl Work {
         match self {
             Work::Tidy => tidy::run(root),
             Work::Golden => golden::run(root),
+            Work::Fuzz => nightly::fuzz(root),
+            Work::Sanitizers => nightly::sanitizers(root),
             Work::Cargo { args, env, target, is_filtered } => {
                 let command = || {
                     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));

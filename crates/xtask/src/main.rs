@@ -6,6 +6,7 @@
 mod ci;
 mod golden;
 mod install;
+mod nightly;
 mod tidy;
 
 use std::path::{Path, PathBuf};

@@ -221,6 +221,10 @@ pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit
             Err(at) => refusing = at,
         }
     }
+    if refusing != first {
+        // The first has room now, and another one has not: it has met its limit as well.
+        events::count(refusing, Event::Max);
+    }
     events::count(refusing, Event::Oom);
     Err(Refused { refused_by: refusing, nr_bytes })
 }

@@ -1,8 +1,8 @@
 //! Decodes the Parquet file, a row group at a time, into the columns of a [`Trace`].
 //!
 //! The schema is `shared/traces/README.md`'s: nine flat columns, found by name; further columns are ignored. Values may
-//! be declared optional but must be there. Nothing of the file is believed before it is checked: a declared row count
-//! reserves no memory beyond what the file's size could hold, and each row passes `check` before it is kept.
+//! be declared optional but must be there. Nothing of the file is believed before it is checked: rows are counted against
+//! the file's size before they are decoded, and each row passes `check` before it is kept.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
-use parquet::column::reader::get_typed_column_reader;
+use parquet::column::reader::{get_column_reader, get_typed_column_reader};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, RowGroupReader};
@@ -19,13 +19,15 @@ use parquet::schema::types::ColumnDescriptor;
 
 use super::check::{Checker, Contents};
 use super::error::{Fault, FaultAt};
+use super::pages::HonestPages;
 use super::{CacheId, Event, GroupId, Op, Rows, Trace};
 use crate::geometry::GeometryTable;
 
 const MAGIC: &[u8; 4] = b"PAR1";
 /// Values decoded at a time.
 const BATCH: usize = 16 * 1024;
-/// A row takes more than this share of a byte in any real file; bounds what a lying footer can reserve.
+/// Recordings have a row in 4 to 5 bytes. A file with more rows than this a byte is refused, so that a small one cannot take
+/// memory without bound: at most about 250 bytes of it for each of the file's, and a decompressed page.
 const MAX_ROWS_PER_BYTE: u64 = 4;
 
 pub(super) fn read(path: &Path) -> Result<Trace, FaultAt> {
@@ -41,6 +43,7 @@ pub(super) fn read(path: &Path) -> Result<Trace, FaultAt> {
     let mut names = Names::default();
     let mut checker = Checker::default();
     for index in 0..reader.num_row_groups() {
+        check_density(rows.ts_ns.len(), reader.metadata().row_group(index).num_rows(), nr_bytes)?;
         let group = RawGroup::read(reader.get_row_group(index)?.as_ref(), &columns, &mut names, rows.ts_ns.len())?;
         checker.add_caches(&names.list, &geometry);
         group.append(&mut rows, &mut checker)?;
@@ -70,6 +73,13 @@ fn check_magic(file: &mut File) -> Result<u64, Fault> {
     }
     file.rewind().map_err(Fault::Io)?;
     Ok(nr_bytes)
+}
+
+/// Whether the rows so far, and those of the next row group, can be in that many bytes.
+fn check_density(nr_before: usize, nr_more: i64, nr_bytes: u64) -> Result<(), Fault> {
+    // A negative number is found by the decoder.
+    let nr_rows = (nr_before as u64).saturating_add(u64::try_from(nr_more).unwrap_or(0));
+    if nr_rows > nr_bytes * MAX_ROWS_PER_BYTE { Err(Fault::TooDense { nr_rows, nr_bytes }) } else { Ok(()) }
 }
 
 fn read_geometry(metadata: &ParquetMetaData) -> Result<GeometryTable, Fault> {
@@ -261,7 +271,9 @@ impl Source<'_> {
     ) -> Result<Vec<V>, FaultAt> {
         let nr_rows = usize::try_from(self.group.metadata().num_rows()).unwrap_or(0);
         let at = |row: usize, fault| FaultAt { row: Some((self.first_row + row) as u64 + 1), fault };
-        let mut reader = get_typed_column_reader::<T>(self.group.get_column_reader(column.index)?);
+        let pages = HonestPages(self.group.get_column_page_reader(column.index)?);
+        let declared = self.group.metadata().schema_descr().column(column.index);
+        let mut reader = get_typed_column_reader::<T>(get_column_reader(declared, Box::new(pages)));
         let mut values = Vec::new();
         let (mut batch, mut levels) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
         while values.len() < nr_rows {

@@ -64,6 +64,14 @@ pub enum Fault {
     /// More rows, caches or objects than the reader's ids can number.
     #[error("too many {0}")]
     TooMany(&'static str),
+    /// More rows than any recording has in so few bytes: read, they would take memory without bound.
+    #[error("{nr_rows} rows in a file of {nr_bytes} bytes: no recording is so dense")]
+    TooDense {
+        /// Rows up to and with the row group at which it was seen.
+        nr_rows: u64,
+        /// Bytes of the file.
+        nr_bytes: u64,
+    },
     /// There are no rows.
     #[error("the trace has no events")]
     Empty,
