@@ -34,6 +34,7 @@ const VESSEL: &str = "memcg/objcg.rs";
 const EXTS: &str = "slab/obj_exts.rs";
 const INSTALLED: &str = "slab::obj_exts::models::loom_owner_vector_is_installed_once";
 const USERS: &str = "memcg/models.rs";
+const FOUND: &str = "memcg::models::loom_i4_a_found_group_is_alive";
 const REDEEMED: &str = "memcg::models::loom_i4_a_redeemed_ticket_keeps_its_group";
 
 pub(super) const MUTATIONS: &[Mutation] = &[
@@ -254,7 +255,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         file: VESSEL,
         from: "state & (FORWARDED | ATTACHED) == FORWARDED && self.charged(id) == 0",
         to: "state & FORWARDED == FORWARDED && self.charged(id) == 0",
-        model: "memcg::objcg::models::loom_i4_forwarding_against_free",
+        model: "memcg::models::loom_i4_a_vessel_stays_while_its_slot_has_it",
         breaks: "a vessel is freed while its group's slot still has it",
     },
     Mutation {
@@ -326,14 +327,21 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         file: USERS,
         from: "self.nr_users.load(Ordering::Relaxed) > 0 || ",
         to: "",
-        model: REDEEMED,
+        model: FOUND,
         breaks: "the last user's end is not looked at again under the lock",
     },
     Mutation {
         file: USERS,
-        from: "if self.pin.generation() == 1 && !self.pin.is_dead() {",
-        to: "if self.nr_users.load(Ordering::Relaxed) > 0 {",
+        from: " || self.users_pin.load(Ordering::Relaxed) == 0",
+        to: "",
+        model: FOUND,
+        breaks: "two that were last both give the users' pin back",
+    },
+    Mutation {
+        file: USERS,
+        from: "return;\n        }\n        if !self.pin.is_dead() {",
+        to: "return;\n        }\n        {",
         model: "memcg::models::loom_i4_a_redeemed_ticket_against_delete",
-        breaks: "a ticket is good for the dead",
+        breaks: "the last user of a deleted group deletes it again",
     },
 ];
