@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{golden, tidy};
+use crate::{golden, teeth, tidy};
 
 struct Step {
     name: &'static str,
@@ -20,6 +20,8 @@ enum Work {
     Tidy,
     /// The count of instructions, in this process.
     Golden,
+    /// The models against broken protocols, in this process.
+    Teeth,
     Cargo {
         args: &'static [&'static str],
         env: &'static [(&'static str, &'static str)],
@@ -61,6 +63,7 @@ const STEPS: &[Step] = &[
             is_filtered: true,
         },
     },
+    Step { name: "teeth", work: Work::Teeth },
     cargo("compare", &["run", "--release"], &[]),
 ];
 
@@ -124,6 +127,7 @@ impl Work {
         match self {
             Work::Tidy => "cargo xtask tidy".to_owned(),
             Work::Golden => "cargo xtask golden".to_owned(),
+            Work::Teeth => "cargo xtask teeth".to_owned(),
             Work::Cargo { args, env, target, .. } => {
                 let env = env.iter().map(|(key, value)| format!("{key}={value:?} "));
                 let target = target.iter().map(|folder| format!("CARGO_TARGET_DIR=target/{folder} "));
@@ -136,6 +140,7 @@ impl Work {
         match self {
             Work::Tidy => tidy::run(root),
             Work::Golden => golden::run(root),
+            Work::Teeth => teeth::run(root),
             Work::Cargo { args, env, target, is_filtered } => {
                 let command = || {
                     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));

@@ -41,19 +41,17 @@ const FILES: &[&str] = &[
 ];
 /// Test programs in the order in which they are run: those first that catch most in the shortest time.
 const PROGRAMS: &[&str] = &[
-    "objcg_core",
-    "lifetime",
-    "percpu",
-    "kmem_cache",
     "accounting",
+    "lifetime",
     "limits",
     "edges",
     "names",
+    "percpu",
     "conservation",
+    "kmem_cache",
+    "objcg_core",
     "percpu_width",
     "corruption",
-    "storm",
-    "worlds",
 ];
 const NR_WORKERS: usize = 2;
 /// A program that takes so long hangs.

@@ -133,7 +133,8 @@ mod models {
             let top = AtomicUsize::new(BOTTOM + NR_OBJECTS * PLACE);
             let stack = Arc::new(Stack { cpu: Cpu::default(), top, commit });
             let here = Arc::clone(&stack);
-            let sections = thread::spawn(move || usize::from(here.pop()) + usize::from(here.pop()) - usize::from(here.push()));
+            let sections =
+                thread::spawn(move || usize::from(here.pop()) + usize::from(here.pop()) - usize::from(here.push()));
             let nr_taken = stack.take();
             assert!(!stack.pop() && !stack.push(), "the stopper lets nobody past");
             let nr_popped = sections.join().unwrap();
