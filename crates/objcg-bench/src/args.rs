@@ -18,6 +18,7 @@ Examples:
   objcg-bench tenants --json --plot plots         as JSON, with plots
   objcg-bench all --markdown > report.md          for a document
   objcg-bench programs                            programs of this system, under objcg and under glibc
+  objcg-bench soak --minutes 20                   a server's mix for 20 minutes, invariants checked each second
   objcg-bench list                                what there is";
 
 const LIST_EXAMPLES: &str = "\
@@ -32,6 +33,12 @@ Examples:
   objcg-bench programs --library target/release/libobjcg_malloc.so --library jemalloc=/usr/lib/libjemalloc.so.2
   objcg-bench programs --rounds 9 --markdown      for a document
   objcg-bench programs --list                     what there is, and what it needs";
+
+const SOAK_EXAMPLES: &str = "\
+Examples:
+  objcg-bench soak                                for 2 minutes
+  objcg-bench soak --minutes 0.1                  for 6 seconds: invariants, no trend
+  objcg-bench soak --minutes 20 --seed 7 --json   as JSON, with each second's figures";
 
 /// Unless the user says otherwise.
 const PROGRAM_ROUNDS: u32 = 5;
@@ -61,6 +68,14 @@ pub(crate) enum Command {
     /// is 1 if a program fails.
     #[command(after_help = PROGRAMS_EXAMPLES)]
     Programs(ProgramsArgs),
+    /// A server's mix on objcg in a process of its own, with the invariants checked each second.
+    ///
+    /// Tenants come and go, objects outlive them; bursts, limits that refuse, forks, threads that start and end, per-CPU
+    /// memory. Each second all work pauses: usage must be what a walk over the heap finds, and each object must have its
+    /// content. Over the second half memory held must show no trend; in the end everything must be back. Else the exit
+    /// code is 1. The seed is printed; with the same one the threads make the same requests, in an order that differs.
+    #[command(after_help = SOAK_EXAMPLES)]
+    Soak(SoakArgs),
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +130,22 @@ pub(crate) struct LibraryArg {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// For how long; parts of a minute may be given.
+    #[arg(long, value_name = "N", default_value_t = 2.0, value_parser = minutes)]
+    minutes: f64,
+    /// What the random numbers start from; without, the clock.
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Lose as many bytes each second: shows that it is found.
+    #[arg(long, value_name = "BYTES", hide = true, default_value_t = 0)]
+    pub(crate) leak: usize,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// What to run.
     #[arg(value_name = "WORKLOAD", required = true, value_parser = workload_names())]
@@ -159,6 +190,12 @@ impl ProgramsArgs {
     pub(crate) fn programs(&self) -> Vec<&'static Program> {
         let is_wanted = |program: &&Program| self.only.is_empty() || self.only.iter().any(|name| name == program.name);
         PROGRAMS.iter().filter(is_wanted).collect()
+    }
+}
+
+impl SoakArgs {
+    pub(crate) fn nr_seconds(&self) -> u32 {
+        (self.minutes * 60.0).round() as u32
     }
 }
 
@@ -217,6 +254,13 @@ fn library(text: &str) -> Result<LibraryArg, &'static str> {
     Ok(LibraryArg { name: name.map(str::to_owned), path: PathBuf::from(path) })
 }
 
+/// From a second to a week.
+fn minutes(text: &str) -> Result<f64, String> {
+    const MAX: f64 = 7.0 * 24.0 * 60.0;
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (1.0 / 60.0..=MAX).contains(&minutes) { Ok(minutes) } else { Err(format!("not from 0.02 to {MAX}")) }
+}
+
 fn rival_by_name() -> impl TypedValueParser<Value = &'static Rival> {
     PossibleValuesParser::new(RIVALS.iter().map(|rival| rival.name))
         .map(|name| RIVALS.iter().find(|rival| rival.name == name).expect("one of the possible values"))
@@ -226,7 +270,15 @@ fn rival_by_name() -> impl TypedValueParser<Value = &'static Rival> {
 mod tests {
     use std::path::Path;
 
-    use super::library;
+    use super::{library, minutes};
+
+    #[test]
+    fn minutes_are_from_a_second_to_a_week() {
+        assert_eq!((minutes("0.1"), minutes("20")), (Ok(0.1), Ok(20.0)));
+        for text in ["", "x", "0", "-1", "NaN", "inf", "1e9"] {
+            assert!(minutes(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_library_is_a_path_or_a_name_and_a_path() {

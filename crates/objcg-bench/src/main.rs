@@ -4,7 +4,8 @@
 //! runs what and in which order, `run` starts one process after the other, `figures` makes medians and ratios of what they
 //! answer. `targets` holds them against what objcg promises. `table`, `plot` and `report` show it.
 //!
-//! `programs` is another comparison: programs of this system under objcg's library and under glibc.
+//! `programs` is another comparison: programs of this system under objcg's library and under glibc. `soak` is no comparison: a server's mix for hours, which must
+//! break no invariant and hold no more and more memory.
 #![deny(unsafe_code)]
 
 mod args;
@@ -22,6 +23,7 @@ mod protocol_tests;
 mod report;
 mod rivals;
 mod run;
+mod soak;
 mod statistics;
 mod table;
 mod targets;
@@ -38,7 +40,7 @@ use args::{Cli, Command};
 
 /// Exit code of bad input: that of clap for bad arguments.
 const BAD_INPUT: u8 = 2;
-/// Exit code if something could not be measured; the rest is printed.
+/// Exit code if something could not be measured, or a soak failed; the rest is printed.
 const INCOMPLETE: u8 = 1;
 
 fn main() -> ExitCode {
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Some(Command::List(args)) => list::run(&args).map(|()| run::Outcome::Complete),
         Some(Command::Programs(args)) => programs::run(&args),
+        Some(Command::Soak(args)) => soak::run(&args),
         None => run::run(&cli.run),
     };
     match outcome {

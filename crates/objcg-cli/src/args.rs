@@ -7,6 +7,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use objcg_lab::{ControllerKind, Geometry, Scope, Settings, SheafMode};
 
+use crate::size::size;
+
 const EXAMPLES: &str = "\
 Examples:
   objcg                                       replay the repository's own trace
@@ -98,18 +100,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) children: bool,
     /// The program and its arguments.
-    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
-}
-
-/// Bytes, with a unit of 1024 or without.
-fn size(text: &str) -> Result<u64, String> {
-    let nr_bytes = parse_size::Config::new().with_binary().parse_size(text);
-    match nr_bytes {
-        Ok(0) => Err("a limit of nothing; a program needs some memory to start".to_owned()),
-        Ok(nr_bytes) => Ok(nr_bytes),
-        Err(_) => Err("not a size: a number of bytes, or one with K, M, G or T, such as 256M".to_owned()),
-    }
 }
 
 #[derive(Debug, Args)]

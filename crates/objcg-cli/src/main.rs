@@ -11,6 +11,7 @@ mod plot;
 mod run;
 mod run_compare;
 mod series_csv;
+mod size;
 mod table;
 mod trace_info;
 

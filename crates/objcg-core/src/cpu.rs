@@ -23,7 +23,7 @@ use crate::sync::{AtomicUsize, Ordering};
 
 pub(crate) use afar::take_top;
 pub(crate) use area::{CpuWords, NR_WORDS, Stacks, Words, drift, empty, fence, hold_for_fork, release_after_fork};
-pub(crate) use objcg_rseq::{Entry, RawEntry};
+pub(crate) use objcg_rseq::{END, NO_OBJECT};
 
 /// More CPUs than this share slots: ids fold onto the ones below.
 pub(crate) const MAX_CPUS: usize = 1024;

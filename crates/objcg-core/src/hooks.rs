@@ -8,7 +8,7 @@
 //!
 //! Per-CPU memory is charged like pages: ahead, at its size on all CPUs plus an owner slot.
 
-use crate::memcg::{self, ROOT_VESSEL, Refused};
+use crate::memcg::{self, Memcg, OnLimit, ROOT_VESSEL, Refused};
 use crate::sync::{AtomicU32, Ordering};
 
 pub(crate) use crate::memcg::{current, leads_to, set_discharge};
@@ -64,14 +64,18 @@ pub(crate) fn discharge<'a>(owners: impl Iterator<Item = &'a AtomicU32>, price: 
 
 /// Charges pages of a large object to the current group: the owner, or `None` if a limit refuses.
 pub(crate) fn charge_pages(nr_bytes: usize) -> Option<u32> {
-    charge_ahead(nr_bytes).ok()
+    match current() {
+        ROOT_VESSEL => Some(ROOT_VESSEL),
+        vessel => memcg::charge_ahead(vessel, nr_bytes as u64, OnLimit::AskPolicy).ok(),
+    }
 }
 
-/// Charges memory that is still to be had to the current group: the owner, or who refused.
+/// Charges memory that is still to be had to the current group: the owner, or who refused. The caller has an error for that, so
+/// nobody is killed.
 pub(crate) fn charge_ahead(nr_bytes: usize) -> Result<u32, Refused> {
     match current() {
         ROOT_VESSEL => Ok(ROOT_VESSEL),
-        vessel => memcg::charge_ahead(vessel, nr_bytes as u64),
+        vessel => memcg::charge_ahead(vessel, nr_bytes as u64, OnLimit::Refuse),
     }
 }
 
@@ -81,7 +85,7 @@ pub(crate) fn charge_more_pages(owner: u32, nr_bytes: usize) -> bool {
     if owner == ROOT_VESSEL {
         return true;
     }
-    match memcg::charge_ahead(owner, nr_bytes as u64) {
+    match memcg::charge_ahead(owner, nr_bytes as u64, OnLimit::Refuse) {
         Ok(charged) if charged == owner => true,
         Ok(charged) => {
             memcg::uncharge_object(charged, nr_bytes as u64);
@@ -101,4 +105,17 @@ pub(crate) fn pages_taken(owner: u32) {
 /// Gives the price of pages back to their owner.
 pub(crate) fn uncharge_pages(owner: u32, nr_bytes: usize) {
     memcg::uncharge_object(owner, nr_bytes as u64);
+}
+
+/// Makes a group the owner of a live object. The error is who refuses; then nothing has changed.
+pub(crate) fn move_owner(owner: &AtomicU32, group: &Memcg, price: u64) -> Result<(), Refused> {
+    // Relaxed: the owner word is its holder's, who is here.
+    let moved = moved_owner(owner.load(Ordering::Relaxed), group, price)?;
+    owner.store(moved, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The same for an owner that is no word of its own: returns the new one.
+pub(crate) fn moved_owner(owner: u32, group: &Memcg, price: u64) -> Result<u32, Refused> {
+    memcg::move_charge(owner, group.vessel(), price)
 }

@@ -14,9 +14,12 @@
 mod huge;
 mod large;
 
+use core::fmt;
 use core::ptr::NonNull;
 
 use crate::cpu::Stacks;
+use crate::hooks;
+use crate::memcg::{Memcg, Refused};
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageIdx, PageKind, page};
 use crate::report::die;
@@ -33,36 +36,64 @@ enum Found {
 
 /// Sizes and alignments below this, a power of two, find their stack in one table.
 const SHORTCUT_END: usize = 2048;
-/// log2 of the step from one place of that table to the next.
-const STEP_SHIFT: u32 = 3;
+/// The step from one place of that table to the next.
+const STEP_BYTES: usize = 8;
 
-/// The stacks of the class of each small size, by steps of 8 bytes; null before the first object of that size. A size that was
+/// The stacks of the class of each small size, by steps; null before the first object of that size. A size that was
 /// rounded up to its alignment has a class whose objects all lie at multiples of it.
 static SHORTCUTS: [AtomicPtr<u8>; NR_SHORTCUTS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; NR_SHORTCUTS];
 /// Room for sizes and alignments below [`SHORTCUT_END`], rounded up to each other; a power of two.
-const NR_SHORTCUTS: usize = SHORTCUT_END / 4;
+const NR_SHORTCUTS: usize = 2 * SHORTCUT_END / STEP_BYTES;
 
 /// At least `nr_bytes` at a multiple of `align`, a power of two; not initialised, charged to the current group. `None` if
 /// a limit refuses or the process is out of memory: nothing changed then.
 #[inline]
 #[must_use]
 pub fn alloc(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
-    if (nr_bytes | align) < SHORTCUT_END {
-        // Relaxed: as in `Cache::stacks`.
-        let stacks = Stacks::from_ptr(SHORTCUTS[step_of(nr_bytes, align)].load(Ordering::Relaxed));
-        return match Cache::alloc_from(stacks) {
-            Ok(address) => Some(address),
-            Err(object) => alloc_rest(object, nr_bytes, align),
-        };
+    if align > STEP_BYTES {
+        return alloc_apart(nr_bytes, align);
+    }
+    if nr_bytes < SHORTCUT_END {
+        return alloc_by(nr_bytes.div_ceil(STEP_BYTES), nr_bytes, align);
     }
     alloc_slow(nr_bytes, align)
 }
 
-/// The place of a size in [`SHORTCUTS`]; size and alignment are below [`SHORTCUT_END`].
+#[cold]
+#[inline(never)]
+fn alloc_apart(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    alloc_aligned(nr_bytes, align)
+}
+
+/// The same as [`alloc`], for callers whose `align` is always above 8: their code is the shorter if it is a constant.
 #[inline(always)]
-fn step_of(nr_bytes: usize, align: usize) -> usize {
+#[must_use]
+pub fn alloc_aligned(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    match step_of(nr_bytes, align) {
+        Some(step) => alloc_by(step, nr_bytes, align),
+        None => alloc_slow(nr_bytes, align),
+    }
+}
+
+/// The place of a size in [`SHORTCUTS`], if it has one.
+#[inline(always)]
+fn step_of(nr_bytes: usize, align: usize) -> Option<usize> {
+    if (nr_bytes | align) >= SHORTCUT_END {
+        return None;
+    }
     let rounded = (nr_bytes + (align - 1)) & align.wrapping_neg();
-    ((rounded + ((1 << STEP_SHIFT) - 1)) >> STEP_SHIFT) & (NR_SHORTCUTS - 1)
+    Some(rounded.div_ceil(STEP_BYTES) & (NR_SHORTCUTS - 1))
+}
+
+/// An object from the stack at that place of [`SHORTCUTS`].
+#[inline(always)]
+fn alloc_by(step: usize, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    // Relaxed: as in `Cache::stacks`.
+    let stacks = Stacks::from_ptr(SHORTCUTS[step].load(Ordering::Relaxed));
+    match Cache::alloc_from(stacks) {
+        Ok(address) => Some(address),
+        Err(object) => alloc_rest(object, nr_bytes, align),
+    }
 }
 
 /// The rest of an allocation that the stack of its size did not serve: with the object found there, if there was one.
@@ -81,8 +112,9 @@ fn alloc_slow(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
         return alloc_pages(nr_bytes, align).map(|pages| pages.address);
     };
     let cache = &caches()[class.index()];
-    if (nr_bytes | align) < SHORTCUT_END {
-        SHORTCUTS[step_of(nr_bytes, align)].store(cache.stacks().as_ptr(), Ordering::Relaxed);
+    // Nothing is at a multiple of every alignment: no class serves them all, so its place stays empty.
+    if let Some(step) = step_of(nr_bytes, align).filter(|_| nr_bytes > 0) {
+        SHORTCUTS[step].store(cache.stacks().as_ptr(), Ordering::Relaxed);
     }
     cache.alloc()
 }
@@ -168,6 +200,9 @@ fn size_of_found(found: &Found, address: NonNull<u8>) -> usize {
 /// the old address any more.
 pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let found = find(address);
+    if let Found::Slab(object) = &found {
+        object.check_live();
+    }
     let in_place = match &found {
         Found::Slab(object) => fits_in_place(object.cache.size(), nr_bytes, align).then_some(address),
         Found::Large(head) => large::resize(*head, nr_bytes).then_some(address),
@@ -189,6 +224,48 @@ pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Op
     unsafe { free(address) };
     Some(moved)
 }
+
+/// Makes a group the owner of live memory, wherever it came from: its price moves from the old owner to the group, where their
+/// paths to the root part. Aborts on an address that is not the start of a live object, as far as that can be seen.
+///
+/// # Errors
+/// A limit refuses, which kills nobody, or there is no memory for an owner vector. Nothing changed then.
+///
+/// # Safety
+/// `address` came from this module and was not freed, and nobody else frees, resizes or adopts it meanwhile.
+pub unsafe fn adopt(address: NonNull<u8>, group: &Memcg) -> Result<(), AdoptError> {
+    match find(address) {
+        Found::Slab(object) => {
+            let owner = object.cache.owner_word(&object).ok_or(AdoptError::NoMemory)?;
+            hooks::move_owner(owner, group, object.cache.price()).map_err(AdoptError::Limit)
+        }
+        Found::Large(head) => {
+            let price = large::nr_bytes(head) as u64;
+            hooks::move_owner(page(head).owner(), group, price).map_err(AdoptError::Limit)
+        }
+        Found::Huge => huge::adopt(address, group).map_err(AdoptError::Limit),
+    }
+}
+
+/// Why memory did not change its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdoptError {
+    /// A limit refuses it.
+    Limit(Refused),
+    /// The process is out of memory.
+    NoMemory,
+}
+
+impl fmt::Display for AdoptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdoptError::Limit(refused) => refused.fmt(f),
+            AdoptError::NoMemory => f.write_str("the process is out of memory"),
+        }
+    }
+}
+
+impl core::error::Error for AdoptError {}
 
 /// Whether an object of `size` bytes should stay where it is: it fits, and a smaller class would not save a quarter.
 fn fits_in_place(size: usize, nr_bytes: usize, align: usize) -> bool {

@@ -72,6 +72,8 @@ mod cpu {
 /// As above.
 #[cfg(loom)]
 mod memcg {
+    #[path = "gate.rs"]
+    pub(crate) mod gate;
     #[cfg(test)]
     #[path = "models.rs"]
     mod models;
@@ -81,6 +83,8 @@ mod memcg {
     pub(crate) mod page_counter;
     #[path = "pin.rs"]
     pub(crate) mod pin;
+    #[path = "signal.rs"]
+    pub(crate) mod signal;
     #[path = "stock.rs"]
     pub(crate) mod stock;
 }

@@ -9,15 +9,28 @@
 
 mod charge;
 mod current;
+mod event_fd;
+mod events;
+mod external;
+mod gate;
+mod in_reclaim;
 mod index;
+mod limits;
 mod name;
 mod node;
 pub(crate) mod objcg;
+mod oom;
 mod page_counter;
+mod peak;
 mod pin;
+mod reclaim;
+mod shrinker;
+mod signal;
 mod stock;
 mod stocks;
+mod transfer;
 mod tree;
+mod wait;
 mod walk;
 
 use core::fmt;
@@ -27,11 +40,21 @@ use crate::cpu::nr_cpus;
 use crate::sync::Ordering;
 use node::node;
 
+pub(crate) use charge::{OnLimit, charge_ahead, charge_object, note_peak, set_discharge, uncharge_object};
 pub use charge::{Watcher, watch};
-pub(crate) use charge::{charge_ahead, charge_object, note_peak, set_discharge, uncharge_object};
 pub(crate) use current::current;
-pub use current::{move_into, moved_into};
+pub use current::{EnteredOwned, move_into, moved_into};
+pub use event_fd::EventFd;
+pub use events::Events;
+pub(crate) use external::for_each_external;
+pub use external::{ExternalCharge, ExternalError};
+pub use in_reclaim::NoFail;
 pub use name::{Name, NameError};
+pub use oom::{OomKilled, OomPolicy, OomScope, ReviveError, checkpoint};
+pub use peak::PeakReader;
+pub use shrinker::{DropFn, ReclaimContext, ShrinkControl, ShrinkFn, Shrinker};
+pub(crate) use transfer::move_charge;
+pub use wait::{end_wait_for_changes, max_throttle_delay, set_max_throttle_delay, throttle, wait_for_changes};
 pub(crate) use walk::{group_bytes, leads_to, stock_bytes};
 
 /// The root's vessel; as an object's owner it means "not charged".
@@ -95,17 +118,6 @@ pub enum LimitError {
     Deleted,
 }
 
-/// How often a group's limit was met, since it was created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Events {
-    /// Charges after which usage was over the soft limit; one for each batch that was charged ahead.
-    pub high: u64,
-    /// Charges that met the limit; some fitted after the stocks were drained.
-    pub max: u64,
-    /// Charges that were refused.
-    pub oom: u64,
-}
-
 impl Memcg {
     /// The root of the tree. Memory that is in no group is the root's and is not counted.
     ///
@@ -119,7 +131,7 @@ impl Memcg {
         Memcg { idx: node::ROOT }
     }
 
-    /// A new child. Its own memory (288 bytes, 552 with a name over 128 bytes) is charged to this group.
+    /// A new child. Its own memory (288 bytes, 552 with a name over 56 bytes) is charged to this group.
     ///
     /// # Errors
     /// See [`CreateError`]; nothing is left of a refused group.
@@ -195,70 +207,6 @@ impl Memcg {
         node(self.idx).counter.peak()
     }
 
-    /// The limit in bytes; `None` without one.
-    #[must_use]
-    pub fn max(&self) -> Option<u64> {
-        Some(node(self.idx).counter.max()).filter(|max| *max != page_counter::UNLIMITED)
-    }
-
-    /// Sets or lifts the limit; no charge takes usage over it from now on. Returns by how much usage is over it now:
-    /// stocks are drained, objects are not.
-    ///
-    /// # Errors
-    /// See [`LimitError`].
-    pub fn set_max(&self, max: Option<u64>) -> Result<u64, LimitError> {
-        self.check_limitable()?;
-        let max = max.unwrap_or(page_counter::UNLIMITED);
-        let counter = &node(self.idx).counter;
-        counter.set_max(max);
-        if counter.usage() > max {
-            charge::drain_subtree(self.idx);
-        }
-        // tidy: allow(saturating_sub): usage below the limit is no excess
-        Ok(counter.usage().saturating_sub(max))
-    }
-
-    /// The soft limit in bytes; `None` without one.
-    #[must_use]
-    pub fn high(&self) -> Option<u64> {
-        Some(node(self.idx).counter.high()).filter(|high| *high != page_counter::UNLIMITED)
-    }
-
-    /// Sets or lifts the soft limit: it refuses nothing, but charges that leave usage above it are counted. Returns by how
-    /// much usage is over it now.
-    ///
-    /// # Errors
-    /// See [`LimitError`].
-    pub fn set_high(&self, high: Option<u64>) -> Result<u64, LimitError> {
-        self.check_limitable()?;
-        let high = high.unwrap_or(page_counter::UNLIMITED);
-        let counter = &node(self.idx).counter;
-        counter.set_high(high);
-        // tidy: allow(saturating_sub): usage below the limit is no excess
-        Ok(counter.usage().saturating_sub(high))
-    }
-
-    fn check_limitable(&self) -> Result<(), LimitError> {
-        if self.idx == node::ROOT {
-            return Err(LimitError::Root);
-        }
-        if self.is_deleted() {
-            return Err(LimitError::Deleted);
-        }
-        Ok(())
-    }
-
-    /// How often the limits were met.
-    #[must_use]
-    pub fn events(&self) -> Events {
-        let events = &node(self.idx).events;
-        Events {
-            high: events.high.load(Ordering::Relaxed),
-            max: events.max.load(Ordering::Relaxed),
-            oom: events.oom.load(Ordering::Relaxed),
-        }
-    }
-
     /// Gives back what the CPUs' stocks hold for the group and its descendants, so that at a quiet point [`usage`] is
     /// exactly what objects and groups hold. Looks at every stock of every CPU: microseconds.
     ///
@@ -274,6 +222,13 @@ impl Memcg {
     pub fn enter(&self) -> Entered<'_> {
         let previous = current::replace(node(self.idx).objcg.load(Ordering::Relaxed));
         Entered { previous, _bound: PhantomData }
+    }
+}
+
+impl Memcg {
+    /// The group's own vessel.
+    pub(crate) fn vessel(&self) -> u32 {
+        node(self.idx).objcg.load(Ordering::Relaxed)
     }
 }
 
@@ -293,7 +248,7 @@ impl Memcg {
     #[must_use]
     pub fn of_ticket(ticket: u64) -> Option<Memcg> {
         let idx = ticket as u32;
-        tree::try_add_user(idx, (ticket >> u32::BITS) as u32).then_some(Memcg { idx })
+        tree::try_add_user(idx, (ticket >> u32::BITS) as u32).then(|| Memcg { idx })
     }
 
     /// Visits the tickets of the first `nr_wanted` children, newest first, and returns how many there are, which may be more.

@@ -183,6 +183,96 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
     keeping_errno(|| unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, no_timeout) });
 }
 
+/// Nanoseconds of the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instant(u64);
+
+const NANOS_PER_SEC: u64 = 1_000_000_000;
+
+impl Instant {
+    pub(crate) fn now() -> Instant {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is a valid, exclusive out-parameter; the clock exists on every kernel.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+        // Neither is negative, and 64 bits last for centuries.
+        Instant(time.tv_sec as u64 * NANOS_PER_SEC + time.tv_nsec as u64)
+    }
+
+    /// So much later; the end of time if that is sooner.
+    pub(crate) fn after(self, time: core::time::Duration) -> Instant {
+        let nanos = u64::try_from(time.as_nanos()).ok().and_then(|nanos| self.0.checked_add(nanos));
+        // The kernel's times are signed.
+        Instant(nanos.unwrap_or(u64::MAX).min(i64::MAX as u64))
+    }
+
+    /// How much later it is than `earlier`; zero if it is not.
+    pub(crate) fn since(self, earlier: Instant) -> core::time::Duration {
+        // tidy: allow(saturating_sub): as said above
+        core::time::Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Sleeps while `word` holds `expected`, at most until `deadline`. May return for no reason.
+#[cfg(not(loom))]
+pub(crate) fn futex_wait_until(word: &AtomicU32, expected: u32, deadline: Instant) {
+    // The deadline of this operation is an absolute time of the monotonic clock.
+    let operation = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
+    let until =
+        libc::timespec { tv_sec: (deadline.0 / NANOS_PER_SEC) as i64, tv_nsec: (deadline.0 % NANOS_PER_SEC) as i64 };
+    let no_second_word = ptr::null::<u32>();
+    keeping_errno(|| {
+        // SAFETY: word and time are alive and aligned for the whole call.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word.as_ptr(),
+                operation,
+                expected,
+                &raw const until,
+                no_second_word,
+                libc::FUTEX_BITSET_MATCH_ANY,
+            )
+        }
+    });
+}
+
+/// Wakes all threads that sleep on `word`.
+#[cfg(not(loom))]
+pub(crate) fn futex_wake_all(word: &AtomicU32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: `word` is a live, aligned 32-bit word; waking has no other precondition.
+    keeping_errno(|| unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, i32::MAX) });
+}
+
+/// A new event descriptor, non-blocking and closed at `exec`; or the system's error number.
+pub(crate) fn event_fd() -> Result<i32, i32> {
+    // SAFETY: no preconditions.
+    let file = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if file >= 0 {
+        return Ok(file);
+    }
+    // SAFETY: no preconditions; the address is good as long as the thread lives.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the thread's own number, which nobody else refers to.
+    Err(unsafe { *errno })
+}
+
+/// Makes an event descriptor readable.
+pub(crate) fn raise_event_fd(file: i32) {
+    let one = 1u64;
+    // SAFETY: a valid buffer of the length that is passed. A full counter refuses, and is readable already.
+    keeping_errno(|| unsafe { libc::write(file, (&raw const one).cast(), size_of::<u64>()) });
+}
+
+/// Closes a descriptor.
+///
+/// # Safety
+/// The caller owns it, and nobody uses it any more.
+pub(crate) unsafe fn close(file: i32) {
+    // SAFETY: the caller's contract.
+    keeping_errno(|| unsafe { libc::close(file) });
+}
+
 /// Wakes one thread that sleeps on `word`.
 #[cfg(not(loom))]
 pub(crate) fn futex_wake(word: &AtomicU32) {

@@ -119,14 +119,14 @@ impl SlabGeometry {
     const MAX_PAGES: u32 = 256;
     const MIN_OBJECTS: u32 = 4;
 
-    /// The smallest slab of at least four pages and four objects that wastes at most 1/16 of itself at its end.
+    /// The smallest slab of at least four pages and four objects that wastes at most 1/32 of itself at its end.
     pub(crate) const fn for_size(size: usize) -> SlabGeometry {
         let mut pages = Self::MIN_PAGES;
         loop {
             let nr_bytes = pages as usize * PAGE_SIZE;
             let objects = (nr_bytes / size) as u32;
             let tail = nr_bytes % size;
-            if (objects >= Self::MIN_OBJECTS && tail * 16 <= nr_bytes) || pages >= Self::MAX_PAGES {
+            if (objects >= Self::MIN_OBJECTS && tail * 32 <= nr_bytes) || pages >= Self::MAX_PAGES {
                 return SlabGeometry { pages, objects };
             }
             pages += 1;
@@ -217,13 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn slabs_waste_at_most_a_sixteenth_at_their_end() {
+    fn slabs_waste_at_most_a_thirty_second_at_their_end() {
         for class in SizeClass::all() {
             let size = class.size();
             let geometry = SlabGeometry::for_size(size);
             let slab_bytes = geometry.pages as usize * 4096;
             let used_bytes = geometry.objects as usize * size;
-            assert!(used_bytes <= slab_bytes && (slab_bytes - used_bytes) * 16 <= slab_bytes);
+            assert!(used_bytes <= slab_bytes && (slab_bytes - used_bytes) * 32 <= slab_bytes);
             assert!(geometry.objects >= 4);
         }
     }

@@ -19,12 +19,13 @@
 //!
 //! CPU slot → barn → slab lists → the engine's own caches (their slab lists) → page lock. See `LOCKING.md`.
 
-#![expect(unsafe_code, reason = "reads and writes the mark in free objects")]
+#![expect(unsafe_code, reason = "owner words and owner vectors are reached through descriptors")]
 
 mod barn;
 mod cache;
 mod cpu_sheaves;
 mod free_bits;
+mod free_object;
 mod in_kind;
 mod lists;
 mod meta;
@@ -41,10 +42,10 @@ use crate::sync::{AtomicU32, Ordering};
 
 pub(crate) use cache::Cache;
 pub use cache::CacheStat;
+pub(crate) use free_object::FreeObject;
 pub(crate) use in_kind::{Members, bound as in_kind_bound};
 pub(crate) use meta::caches_for_fork;
 use obj_exts::OwnerVector;
-pub(crate) use sheaf::FreeObject;
 
 /// The caches of the size classes.
 static CACHES: [Cache; NR_CLASSES] = {
@@ -67,9 +68,6 @@ pub(crate) fn typed_caches() -> impl DoubleEndedIterator<Item = &'static Cache> 
     Cache::all_of_table()
 }
 
-/// How far the mark of a free object is from its address: odd, and short enough to be part of an instruction.
-const MARK_DISTANCE: u64 = 0x5a17_e5c3;
-
 /// An object's address that was looked up and found to be the start of an object of a slab.
 #[derive(Clone, Copy)]
 pub(crate) struct SlabObject {
@@ -90,10 +88,9 @@ impl SlabObject {
     /// The same, for an address in this page.
     #[inline(always)]
     pub(crate) fn in_page(address: NonNull<u8>, page: &'static Page) -> Option<SlabObject> {
-        let cache = Cache::of_page(page)?;
         // Slabs are smaller than 4 GiB: the lower halves tell how far the object is from the start.
         let offset = (address.as_ptr() as usize as u32).wrapping_sub(page.start.load(Ordering::Relaxed));
-        let obj_idx = cache.obj_idx(offset)?;
+        let (cache, obj_idx) = Cache::object_in(page, offset)?;
         Some(SlabObject { address, cache, page, obj_idx })
     }
 
@@ -103,6 +100,11 @@ impl SlabObject {
             Some(object) => object,
             None => die!("{address:p}: a free list leads to what is no object"),
         }
+    }
+
+    /// An object at an address that was read while others were writing it; `None` unless one starts there.
+    fn alleged(addr: usize) -> Option<SlabObject> {
+        SlabObject::find(NonNull::new(core::ptr::with_exposed_provenance_mut(addr))?)
     }
 
     /// The first page of the object's slab.
@@ -124,45 +126,22 @@ impl SlabObject {
         unsafe { vector.word(self.obj_idx) }
     }
 
+    /// Whom the object is charged to.
+    #[inline(always)]
+    fn owner_id(&self) -> u32 {
+        // Relaxed: an object is in one hand at a time; handing it over orders the accesses.
+        self.owner().load(Ordering::Relaxed)
+    }
+
+    /// The object's owner word, if its slab has an owner vector.
+    fn real_owner(&self) -> Option<&'static AtomicU32> {
+        obj_exts::load(&self.page.obj_exts).if_real().map(|vector| self.owner_in(vector))
+    }
+
     /// The object as it goes into a sheaf.
     #[inline(always)]
     fn into_free(self) -> FreeObject {
-        FreeObject::new(self.address, self.owner())
-    }
-
-    /// What a free object's first word holds while it waits in a sheaf: its address, moved by an odd number, so that it is no
-    /// pointer to anything aligned. A live object that holds this by chance or design only costs a search.
-    #[inline(always)]
-    fn mark_of(address: NonNull<u8>) -> u64 {
-        (address.as_ptr() as u64).wrapping_add(MARK_DISTANCE)
-    }
-
-    #[inline(always)]
-    fn is_marked(address: NonNull<u8>) -> bool {
-        // SAFETY: the object was just taken out of a sheaf, so it is the engine's; it has at least 8 aligned bytes. Volatile:
-        // a user who writes to a free object is what this is looking for.
-        let word = unsafe { address.cast::<u64>().read_volatile() };
-        word.wrapping_sub(address.as_ptr() as u64) == MARK_DISTANCE
-    }
-
-    #[inline(always)]
-    fn mark(&self) {
-        // SAFETY: every object has at least 8 bytes, is aligned to 8, and is the engine's from here on.
-        unsafe { self.address.cast::<u64>().write(Self::mark_of(self.address)) };
-    }
-
-    /// Marks an object that comes from its slab. Written without a look: a fresh page that is read first faults twice, and
-    /// the second time every CPU is interrupted.
-    fn mark_taken(address: NonNull<u8>) {
-        // SAFETY: as in `is_marked`.
-        unsafe { address.cast::<u64>().write(Self::mark_of(address)) };
-    }
-
-    /// Removes the mark of an object that is handed out.
-    #[inline(always)]
-    fn clear_mark(address: NonNull<u8>) {
-        // SAFETY: the object was just taken out of a sheaf, so it is the engine's; it has at least 8 aligned bytes.
-        unsafe { address.cast::<u64>().write(0) };
+        FreeObject::freed(self.address, self.owner_id())
     }
 }
 

@@ -34,13 +34,18 @@ pub struct MemcgStat {
     pub group_bytes: u64,
     /// Bytes that stocks hold ready.
     pub stock_bytes: u64,
+    /// Charges for memory that the engine does not make.
+    pub external_charges: u64,
+    /// Their bytes.
+    pub external_bytes: u64,
 }
 
 impl MemcgStat {
     /// Everything: the group's usage, at a quiet point.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.slab_bytes + self.large_bytes + self.percpu_bytes + self.owner_bytes + self.group_bytes + self.stock_bytes
+        let objects = self.slab_bytes + self.large_bytes + self.percpu_bytes + self.owner_bytes;
+        objects + self.group_bytes + self.stock_bytes + self.external_bytes
     }
 }
 
@@ -58,7 +63,7 @@ impl Memcg {
         let mut members = Members::of(self.id());
         page_alloc::for_each_object_run(|_, head| match head.kind() {
             PageKind::Large => {
-                if members.contain(head.owner.load(Ordering::Relaxed)) {
+                if members.contain(head.owner().load(Ordering::Relaxed)) {
                     stat.large_objects += 1;
                     stat.large_bytes += u64::from(head.nr_pages()) * PAGE_SIZE as u64;
                 }
@@ -80,6 +85,12 @@ impl Memcg {
             if members.contain(owner) {
                 stat.percpu_objects += 1;
                 stat.percpu_bytes += nr_bytes;
+            }
+        });
+        memcg::for_each_external(|owner, nr_bytes| {
+            if members.contain(owner) {
+                stat.external_charges += 1;
+                stat.external_bytes += nr_bytes;
             }
         });
         stat.owner_bytes = (stat.slab_objects + stat.percpu_objects) * OWNER_BYTES as u64;

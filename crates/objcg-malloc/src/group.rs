@@ -352,7 +352,7 @@ pub unsafe extern "C" fn objcg_stat(group: objcg_memcg_t, stat: *mut objcg_stat,
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn objcg_events(group: objcg_memcg_t, events: *mut objcg_events, nr_bytes: usize) -> c_int {
     let look = |group: &Memcg| {
-        let memcg::Events { high, max, oom } = group.events();
+        let memcg::Events { high, max, oom, oom_kill: _ } = group.events();
         objcg_events { high, max, oom }
     };
     // SAFETY: the caller's contract.

@@ -28,7 +28,7 @@ fn inside(group: objcg_memcg_t, work: impl FnOnce() -> Option<NonNull<u8>>) -> *
 /// `malloc` for a group.
 #[unsafe(no_mangle)]
 pub extern "C" fn objcg_malloc(group: objcg_memcg_t, nr_bytes: usize) -> *mut c_void {
-    inside(group, || kmalloc::alloc(nr_bytes, ALIGN))
+    inside(group, || kmalloc::alloc_aligned(nr_bytes, ALIGN))
 }
 
 /// `calloc` for a group.

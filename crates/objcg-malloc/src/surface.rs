@@ -10,6 +10,10 @@ use core::ptr::{self, NonNull};
 
 use objcg_core::kmalloc;
 
+// Without the standard library nothing else names it: then its versions of functions would not be asked for.
+#[link(name = "c")]
+unsafe extern "C" {}
+
 /// What every address is a multiple of: `alignof(max_align_t)`.
 pub(crate) const ALIGN: usize = 16;
 const PAGE_BYTES: usize = 4096;
@@ -39,7 +43,7 @@ pub(crate) fn or_out_of_memory(memory: Option<NonNull<u8>>) -> *mut c_void {
 /// C's `malloc`.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(nr_bytes: usize) -> *mut c_void {
-    or_out_of_memory(kmalloc::alloc(nr_bytes, ALIGN))
+    or_out_of_memory(kmalloc::alloc_aligned(nr_bytes, ALIGN))
 }
 
 /// C's `calloc`.

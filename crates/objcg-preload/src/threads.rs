@@ -110,8 +110,9 @@ struct Start<F> {
     group: Memcg,
 }
 
-type Routine = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
-type IntRoutine = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
+// Not "C-unwind": that would make `run` a frame that stops what passes, and asks a personality that this library is without.
+type Routine = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
+type IntRoutine = unsafe extern "C" fn(*mut c_void) -> c_int;
 
 static NEXT_PTHREAD_CREATE: Next = Next::new(c"pthread_create");
 static NEXT_THRD_CREATE: Next = Next::new(c"thrd_create");
@@ -150,9 +151,12 @@ impl<F> Start<F> {
     }
 }
 
+/// What a new thread runs. `pthread_exit` and cancellation pass through its frame, which has nothing to drop when the program's
+/// routine is called.
+///
 /// # Safety
-/// `packed` is from `Start::pack`. Unwinding passes: `pthread_exit` and cancellation do.
-unsafe extern "C-unwind" fn run(packed: *mut c_void) -> *mut c_void {
+/// `packed` is from `Start::pack`.
+unsafe extern "C" fn run(packed: *mut c_void) -> *mut c_void {
     // SAFETY: by the contract.
     let packed = unsafe { NonNull::new_unchecked(packed) };
     // SAFETY: by the contract, and it is called once.
@@ -163,7 +167,7 @@ unsafe extern "C-unwind" fn run(packed: *mut c_void) -> *mut c_void {
 
 /// # Safety
 /// As for [`run`].
-unsafe extern "C-unwind" fn run_int(packed: *mut c_void) -> c_int {
+unsafe extern "C" fn run_int(packed: *mut c_void) -> c_int {
     // SAFETY: by the contract.
     let packed = unsafe { NonNull::new_unchecked(packed) };
     // SAFETY: by the contract, and it is called once.

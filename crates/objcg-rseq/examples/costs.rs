@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use objcg_rseq::{END, Entry, PerCpu, Registration, Stack, TaggedWord};
+use objcg_rseq::{END, PerCpu, Registration, Stack, TaggedWord};
 
 const SHIFT: u32 = 12;
 const NR_SAMPLES: usize = 51;
@@ -24,7 +24,7 @@ struct Part {
     word: TaggedWord,
     guard: u32,
     cell: usize,
-    places: [[usize; 2]; 10],
+    places: [usize; 10],
 }
 
 static OBJECT: u64 = 0;
@@ -50,12 +50,12 @@ fn area(nr_cpus: u32) -> *mut Part {
         word: TaggedWord { word: 7 << 32, limit: u32::MAX },
         guard: 0,
         cell: 0,
-        places: [[0; 2]; 10],
+        places: [0; 10],
     });
     let parts = Box::leak(parts.collect());
     for part in parts.iter_mut() {
-        part.places[0][0] = END;
-        part.places[9][0] = END;
+        part.places[0] = END;
+        part.places[9] = END;
         part.stack = part.places.as_mut_ptr();
     }
     parts.as_mut_ptr()
@@ -125,10 +125,10 @@ fn sections(area: *mut Part) {
     });
     // SAFETY: the area is never freed.
     let stack = PerCpu::<Stack, SHIFT>::new(unsafe { &raw mut (*area).stack });
-    let entry = Entry { object: NonNull::from(&OBJECT).cast(), note: ptr::null_mut() };
+    let object = NonNull::from(&OBJECT).cast();
     measure("push and pop", NR_LOOPS, || {
         // SAFETY: the area is valid for all CPUs.
-        assert!(unsafe { objcg_rseq::push(black_box(stack), entry) });
+        assert!(unsafe { objcg_rseq::push(black_box(stack), object) });
         // SAFETY: as above.
         assert!(unsafe { objcg_rseq::pop(black_box(stack)) }.is_some());
     });

@@ -127,8 +127,8 @@ macro_rules! count_abort {
 }
 
 #[inline(always)]
-pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut u8) {
-    let (object, note);
+pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
+    let object;
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
@@ -136,7 +136,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
             check!("8f"),
             "add {at}, {stack}, {at}, lsl #{shift}",
             "ldr {top}, [{at}]",
-            "ldp {object}, {note}, [{top}], #-16",
+            "ldr {object}, [{top}], #-8",
             "cmp {object}, #{end}",
             "b.eq 8f",
             delay!(),
@@ -147,22 +147,21 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
             "prfm pstl1keep, [{top}]",
             "9:",
             ".subsection 1",
-            "8: mov {object}, #0",
-            "adrp {note}, {no_note}",
-            "add {note}, {note}, :lo12:{no_note}",
+            "8: adrp {object}, {no_object}",
+            "add {object}, {object}, :lo12:{no_object}",
             "b 9b",
             ".previous",
-            area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object, note = out(reg) note,
-            stack = in(reg) stack, end = const crate::END, shift = const SHIFT, no_note = sym crate::NO_NOTE, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
-            delay = sym DELAY, aborts = sym ABORTS,
+            area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object,
+            stack = in(reg) stack, end = const crate::END, shift = const SHIFT, no_object = sym crate::NO_OBJECT,
+            offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
-    (object, note)
+    object
 }
 
 #[inline(always)]
-pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, note: *mut u8) -> bool {
+pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8) -> bool {
     // SAFETY: the caller's areas are valid; the place above the top is nobody's until the commit.
     unsafe {
         asm!(
@@ -170,20 +169,18 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
             check!("{give_up}"),
             "add {at}, {stack}, {at}, lsl #{shift}",
             "ldr {top}, [{at}]",
-            "ldr {word}, [{top}, #16]",
+            "ldr {word}, [{top}, #8]",
             "cmp {word}, #{end}",
             "b.eq {give_up}",
             "ldr {word}, [{top}]",
             "cmp {word}, {object}",
             "b.eq {give_up}",
-            "stp {object}, {note}, [{top}, #16]!",
+            "str {object}, [{top}, #8]!",
             delay!(),
             "str {top}, [{at}]",
             "3:",
-            // Whoever pops the entry will want it.
-            "prfm pldl1keep, [{note}]",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _,
-            stack = in(reg) stack, object = in(reg) object, note = in(reg) note, end = const crate::END,
+            stack = in(reg) stack, object = in(reg) object, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return false },
@@ -194,7 +191,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
 }
 
 #[inline]
-pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [usize; 2], nr_places: usize) -> usize {
+pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut usize, nr_places: usize) -> usize {
     let nr_taken: usize;
     // SAFETY: the caller's areas and buffer are valid; the buffer is his alone.
     unsafe {
@@ -203,14 +200,13 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
             check!("3f"),
             "add {at}, {stack}, {at}, lsl #{shift}",
             "ldr {top}, [{at}]",
-            "mov {to}, {room}",
             "7: cmp {nr}, {nr_places}",
             "b.eq 8f",
-            "ldp {object}, {note}, [{top}]",
+            "ldr {object}, [{top}]",
             "cmp {object}, #{end}",
             "b.eq 8f",
-            "stp {object}, {note}, [{to}], #16",
-            "sub {top}, {top}, #16",
+            "str {object}, [{room}, {nr}, lsl #3]",
+            "sub {top}, {top}, #8",
             "add {nr}, {nr}, #1",
             "b 7b",
             // None: no commit. A stopper may be taken away by whoever has put it there.
@@ -218,8 +214,7 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
             delay!(),
             "str {top}, [{at}]",
             "3:",
-            area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) _, note = out(reg) _,
-            to = out(reg) _, nr = out(reg) nr_taken,
+            area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) _, nr = out(reg) nr_taken,
             stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
@@ -230,27 +225,22 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
 }
 
 #[inline]
-pub(crate) unsafe fn push_many<const SHIFT: u32>(
-    stack: *mut Stack,
-    entries: *const [usize; 2],
-    nr_entries: usize,
-) -> usize {
+pub(crate) unsafe fn push_many<const SHIFT: u32>(stack: *mut Stack, objects: *const usize, nr_objects: usize) -> usize {
     let nr_put: usize;
-    // SAFETY: the caller's areas and entries are valid; places above the top are nobody's until the commit.
+    // SAFETY: the caller's areas and objects are valid; places above the top are nobody's until the commit.
     unsafe {
         asm!(
             begin!("mov {nr}, #0", "3f"),
             check!("3f"),
             "add {at}, {stack}, {at}, lsl #{shift}",
             "ldr {top}, [{at}]",
-            "mov {from}, {entries}",
-            "7: cmp {nr}, {nr_entries}",
+            "7: cmp {nr}, {nr_objects}",
             "b.eq 8f",
-            "ldr {object}, [{top}, #16]",
+            "ldr {object}, [{top}, #8]",
             "cmp {object}, #{end}",
             "b.eq 8f",
-            "ldp {object}, {note}, [{from}], #16",
-            "stp {object}, {note}, [{top}, #16]!",
+            "ldr {object}, [{objects}, {nr}, lsl #3]",
+            "str {object}, [{top}, #8]!",
             "add {nr}, {nr}, #1",
             "b 7b",
             // None: no commit. A stopper may be taken away by whoever has put it there.
@@ -258,9 +248,8 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(
             delay!(),
             "str {top}, [{at}]",
             "3:",
-            area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) _, note = out(reg) _,
-            from = out(reg) _, nr = out(reg) nr_put,
-            stack = in(reg) stack, entries = in(reg) entries, nr_entries = in(reg) nr_entries, end = const crate::END,
+            area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) _, nr = out(reg) nr_put,
+            stack = in(reg) stack, objects = in(reg) objects, nr_objects = in(reg) nr_objects, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),

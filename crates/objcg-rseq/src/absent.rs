@@ -20,19 +20,19 @@ pub(crate) const SIGNATURE: u32 = 0;
 pub(crate) const SYS_RSEQ: usize = 0;
 pub(crate) const SYS_MEMBARRIER: usize = 0;
 
-pub(crate) unsafe fn pop<const SHIFT: u32>(_: *mut Stack) -> (*mut u8, *mut u8) {
-    (core::ptr::null_mut(), (&raw const crate::NO_NOTE).cast_mut().cast())
+pub(crate) unsafe fn pop<const SHIFT: u32>(_: *mut Stack) -> *mut u8 {
+    (&raw const crate::NO_OBJECT).cast_mut().cast()
 }
 
-pub(crate) unsafe fn push<const SHIFT: u32>(_: *mut Stack, _: *mut u8, _: *mut u8) -> bool {
+pub(crate) unsafe fn push<const SHIFT: u32>(_: *mut Stack, _: *mut u8) -> bool {
     false
 }
 
-pub(crate) unsafe fn pop_many<const SHIFT: u32>(_: *mut Stack, _: *mut [usize; 2], _: usize) -> usize {
+pub(crate) unsafe fn pop_many<const SHIFT: u32>(_: *mut Stack, _: *mut usize, _: usize) -> usize {
     0
 }
 
-pub(crate) unsafe fn push_many<const SHIFT: u32>(_: *mut Stack, _: *const [usize; 2], _: usize) -> usize {
+pub(crate) unsafe fn push_many<const SHIFT: u32>(_: *mut Stack, _: *const usize, _: usize) -> usize {
     0
 }
 

@@ -17,31 +17,31 @@
 //!     cpu = area.cpu_id                 // the kernel keeps it right; a move would restart us
 //!     stack = base + cpu * stride
 //!     top = stack.top
-//!     entry = *top
-//!     if entry.object is END: give up   // the bottom of the stack
+//!     object = *top
+//!     if object is END: give up         // the bottom of the stack
 //!     stack.top = top - 1               // the commit
 //! end:
-//!     return entry
+//!     return object
 //! abort: (preceded by the signature that the kernel checks)
 //!     goto restart
 //! ```
 //!
-//! Stores before the commit are allowed where nobody looks until the commit: a push writes its entry above the top, and
+//! Stores before the commit are allowed where nobody looks until the commit: a push writes its object above the top, and
 //! only the commit makes it part of the stack.
 //!
 //! # What is here
 //!
-//! Sections on data of the CPU that the thread runs on: [`pop`], [`push`], [`pop_many`], [`push_many`] on a stack of pairs;
+//! Sections on data of the CPU that the thread runs on: [`pop`], [`push`], [`pop_many`], [`push_many`] on a stack of objects;
 //! [`compare_add`] on a tagged word; [`add`] and [`add_overflowing`] on a counter; [`exchange`] of a word. Each takes the address in
 //! CPU 0's part of an area ([`PerCpu`]) in which the parts of the CPUs are `1 << SHIFT` bytes apart. And, for those who need another CPU's
 //! data: [`fence`], after which no section that began before it on that CPU is still under way.
 //!
 //! | section | loads | stores before the commit | commit |
 //! |---|---|---|---|
-//! | [`pop`] | top, the entry under it | | top |
-//! | [`push`] | top, the place above it | the entry | top |
-//! | [`pop_many`] | top, entries | into the caller's buffer | top |
-//! | [`push_many`] | top, places | the entries | top |
+//! | [`pop`] | top, the object there | | top |
+//! | [`push`] | top, the place above it | the object | top |
+//! | [`pop_many`] | top, objects | into the caller's buffer | top |
+//! | [`push_many`] | top, places | the objects | top |
 //! | [`compare_add`] | guard, word, limit | | word |
 //! | [`add`] | | | word (one read-modify-write instruction) |
 //! | [`add_overflowing`] | | | word (the same) |
@@ -137,8 +137,8 @@ mod thread_word;
 
 pub use registration::{Registration, current_cpu, fence, init, register_thread, registration, unregister_thread};
 pub use sections::{
-    END, Entry, NO_NOTE, PerCpu, RawEntry, Stack, Stopper, Sum, TaggedWord, add, add_overflowing, compare_add,
-    exchange, pop, pop_many, pop_raw, push, push_many,
+    END, NO_OBJECT, PerCpu, Stack, Stopper, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop,
+    pop_many, pop_raw, push, push_many,
 };
 #[cfg(feature = "delay")]
 pub use sections::{nr_aborts, set_delay};

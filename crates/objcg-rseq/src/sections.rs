@@ -11,37 +11,18 @@ use crate::arch;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64"), not(objcg_rseq_absent)))]
 mod tests;
 
-/// An entry of a stack: an object, and a word that goes with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Entry {
-    /// What is stored; see [`Stack`] for the two values that stand for the ends.
-    pub object: NonNull<u8>,
-    /// Whatever belongs to it. If it is an address, [`push`] has the processor fetch what is there, for whoever pops the entry.
-    pub note: *mut u8,
-}
+/// What [`pop_raw`] returns the address of if it has found no object: a word that is 0, for those who look into an object
+/// before they know that they have one.
+pub static NO_OBJECT: AtomicU64 = AtomicU64::new(0);
 
-/// What [`pop_raw`] has found: an entry, or a null object with [`NO_NOTE`]'s address as its note.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawEntry {
-    /// Null if there was no entry.
-    pub object: *mut u8,
-    /// Never null where no entry's note is.
-    pub note: *mut u8,
-}
-
-/// What a note that is no entry's points at: ones, for those whose notes point at words and who need not look at the object
-/// when the word is one that they know.
-pub static NO_NOTE: AtomicU64 = AtomicU64::new(u64::MAX);
-
-/// The top of a stack: points at its last entry.
+/// The top of a stack of objects: points at the place of the last one.
 ///
-/// In memory, the stack is an array of two-word places. The one below the first entry (the bottom) and the one above the last
-/// place (the lid) start with [`END`]; so neither [`pop`] nor [`push`] needs to know where the array begins or ends. No
-/// object may be at address 1.
-pub type Stack = *mut [usize; 2];
+/// In memory, the stack is an array of places of a word each, with an object's address. The one below the first object (the
+/// bottom) and the one above the last place (the lid) hold [`END`]; so neither [`pop`] nor [`push`] needs to know where the array
+/// begins or ends. No object may be at address 1.
+pub type Stack = *mut usize;
 
-/// What the first words of the place below the first entry and of the place above the last one hold.
+/// What the place below the first object and the place above the last one hold.
 pub const END: usize = 1;
 
 /// A stack without places, to put where a stack was: neither [`pop`] nor [`push`] gets past it.
@@ -50,14 +31,14 @@ pub const END: usize = 1;
 /// stopper by a place instead of the stack. So the places around it are ends as well, and [`Stopper::drift`] tells after a
 /// fence.
 #[derive(Debug)]
-pub struct Stopper([[usize; 2]; 4]);
+pub struct Stopper([usize; 4]);
 
 impl Stopper {
     /// A stopper; it has to stay where it is while it is on a stack.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "for statics")]
     pub const fn new() -> Stopper {
-        Stopper([[END, 0]; 4])
+        Stopper([END; 4])
     }
 
     /// The address of what stands for its top.
@@ -72,7 +53,7 @@ impl Stopper {
     #[must_use]
     pub fn drift(&self, top: usize) -> Option<isize> {
         let drift = top.wrapping_sub(self.top()).cast_signed();
-        (drift.unsigned_abs() <= size_of::<Entry>()).then_some(drift)
+        (drift.unsigned_abs() <= size_of::<usize>()).then_some(drift)
     }
 }
 
@@ -127,62 +108,63 @@ impl<T, const SHIFT: u32> PerCpu<T, SHIFT> {
     }
 }
 
-/// Takes the top entry of this CPU's stack. `None` if it is empty, or if the thread is not registered.
+/// Takes the top object of this CPU's stack. `None` if it is empty, or if the thread is not registered.
 ///
 /// # Safety
 /// [`init`](crate::init) has returned. The area has a valid [`Stack`] for each CPU below its `nr_cpus`, changed only as the
 /// crate's rules allow. What was once a place of a stack stays mapped: after its commit, a section that was moved looks at the
 /// place that was next.
 #[inline(always)]
-pub unsafe fn pop<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>) -> Option<Entry> {
+pub unsafe fn pop<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>) -> Option<NonNull<u8>> {
     // SAFETY: the caller's promise.
-    let RawEntry { object, note } = unsafe { pop_raw(stack) };
-    NonNull::new(object).map(|object| Entry { object, note })
+    let object = unsafe { pop_raw(stack) };
+    if core::ptr::addr_eq(object.as_ptr(), &raw const NO_OBJECT) { None } else { Some(object) }
 }
 
-/// The same, for those who can tell from the note that there was an entry.
+/// The same, for those who can tell from the object's memory whether there was one: else it is the address of [`NO_OBJECT`].
 ///
 /// # Safety
 /// As for [`pop`].
 #[inline(always)]
-pub unsafe fn pop_raw<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>) -> RawEntry {
+pub unsafe fn pop_raw<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>) -> NonNull<u8> {
     // SAFETY: the caller's promise.
-    let (object, note) = unsafe { arch::pop::<SHIFT>(stack.0) };
-    RawEntry { object, note }
+    let object = unsafe { arch::pop::<SHIFT>(stack.0) };
+    // SAFETY: objects are not null, and nor is `NO_OBJECT`.
+    unsafe { NonNull::new_unchecked(object) }
 }
 
-/// Puts an entry onto this CPU's stack; false if it is full, if its top entry has the same object (nothing is free twice), or if
+/// Puts an object onto this CPU's stack; false if it is full, if the same object is its top (nothing is free twice), or if
 /// the thread is not registered.
 ///
 /// # Safety
 /// As for [`pop`].
 #[inline(always)]
 #[must_use]
-pub unsafe fn push<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, entry: Entry) -> bool {
+pub unsafe fn push<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, object: NonNull<u8>) -> bool {
     // SAFETY: the caller's promise.
-    unsafe { arch::push::<SHIFT>(stack.0, entry.object.as_ptr(), entry.note) }
+    unsafe { arch::push::<SHIFT>(stack.0, object.as_ptr()) }
 }
 
-/// Takes entries off this CPU's stack, the top one first, until `room` is full or the stack is empty; all at once, or none.
+/// Takes objects off this CPU's stack, the top one first, until `room` is full or the stack is empty; all at once, or none.
 /// Returns how many.
 ///
 /// # Safety
 /// As for [`pop`].
 #[inline]
-pub unsafe fn pop_many<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, room: &mut [MaybeUninit<Entry>]) -> usize {
+pub unsafe fn pop_many<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, room: &mut [MaybeUninit<NonNull<u8>>]) -> usize {
     // SAFETY: the caller's promise; the buffer has that many places.
     unsafe { arch::pop_many::<SHIFT>(stack.0, room.as_mut_ptr().cast(), room.len()) }
 }
 
-/// Puts entries onto this CPU's stack, the first one lowest, until all are there or it is full; all of them at once. Returns
+/// Puts objects onto this CPU's stack, the first one lowest, until all are there or it is full; all of them at once. Returns
 /// how many.
 ///
 /// # Safety
 /// As for [`pop`].
 #[inline]
-pub unsafe fn push_many<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, entries: &[Entry]) -> usize {
-    // SAFETY: the caller's promise; the buffer has that many entries.
-    unsafe { arch::push_many::<SHIFT>(stack.0, entries.as_ptr().cast(), entries.len()) }
+pub unsafe fn push_many<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, objects: &[NonNull<u8>]) -> usize {
+    // SAFETY: the caller's promise; the buffer has that many objects.
+    unsafe { arch::push_many::<SHIFT>(stack.0, objects.as_ptr().cast(), objects.len()) }
 }
 
 /// Adds `delta` to this CPU's word if its tag is `tag` before and after, the number it leaves is at most the word's limit, and

@@ -105,8 +105,8 @@ macro_rules! count_abort {
 }
 
 #[inline(always)]
-pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut u8) {
-    let (object, note);
+pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
+    let object;
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
@@ -119,30 +119,28 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> (*mut u8, *mut 
             "mov {object}, qword ptr [{top}]",
             "cmp {object}, {end}",
             "je 8f",
-            "mov {note}, qword ptr [{top} + 8]",
             delay!(),
-            "sub qword ptr [{at}], 16",
+            "sub qword ptr [{at}], 8",
             "3:",
             // The next object is cold if it has waited for long. No prefetch faults, not at the bottom either.
-            "mov {top}, qword ptr [{top} - 16]",
+            "mov {top}, qword ptr [{top} - 8]",
             "prefetchw byte ptr [{top}]",
             "9:",
             ".pushsection .text.unlikely.objcg_rseq, \"ax\"",
-            "8: xor {object:e}, {object:e}",
-            "lea {note}, [rip + {no_note}]",
+            "8: lea {object}, [rip + {no_object}]",
             "jmp 9b",
             ".popsection",
-            area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object, note = out(reg) note,
-            stack = in(reg) stack, end = const crate::END, shift = const SHIFT, no_note = sym crate::NO_NOTE, offset = sym OFFSET,
-            nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object,
+            stack = in(reg) stack, end = const crate::END, shift = const SHIFT, no_object = sym crate::NO_OBJECT,
+            offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
-    (object, note)
+    object
 }
 
 #[inline(always)]
-pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, note: *mut u8) -> bool {
+pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8) -> bool {
     // SAFETY: the caller's areas are valid; the place above the top is nobody's until the commit.
     unsafe {
         asm!(
@@ -152,19 +150,16 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
             "shl {at}, {shift}",
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
-            "cmp qword ptr [{top} + 16], {end}",
+            "cmp qword ptr [{top} + 8], {end}",
             "je {give_up}",
             "cmp qword ptr [{top}], {object}",
             "je {give_up}",
-            "mov qword ptr [{top} + 16], {object}",
-            "mov qword ptr [{top} + 24], {note}",
+            "mov qword ptr [{top} + 8], {object}",
             delay!(),
-            "add qword ptr [{at}], 16",
+            "add qword ptr [{at}], 8",
             "3:",
-            // Whoever pops the entry will want it.
-            "prefetcht0 byte ptr [{note}]",
             area = out(reg) _, at = out(reg) _, top = out(reg) _,
-            stack = in(reg) stack, object = in(reg) object, note = in(reg) note, end = const crate::END,
+            stack = in(reg) stack, object = in(reg) object, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return false },
             options(nostack),
@@ -174,7 +169,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8, 
 }
 
 #[inline]
-pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [usize; 2], nr_places: usize) -> usize {
+pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut usize, nr_places: usize) -> usize {
     let nr_taken: usize;
     // SAFETY: the caller's areas and buffer are valid; the buffer is his alone.
     unsafe {
@@ -183,17 +178,13 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
             part!(),
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
-            "mov {to}, {room}",
             "7: cmp {nr}, {nr_places}",
             "je 8f",
             "mov {word}, qword ptr [{top}]",
             "cmp {word}, {end}",
             "je 8f",
-            "mov qword ptr [{to}], {word}",
-            "mov {word}, qword ptr [{top} + 8]",
-            "mov qword ptr [{to} + 8], {word}",
-            "add {to}, 16",
-            "sub {top}, 16",
+            "mov qword ptr [{room} + 8 * {nr}], {word}",
+            "sub {top}, 8",
             "inc {nr}",
             "jmp 7b",
             // None: no commit. A stopper may be taken away by whoever has put it there.
@@ -202,7 +193,7 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
             delay!(),
             "mov qword ptr [{at}], {top}",
             "3:",
-            area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, to = out(reg) _, nr = out(reg) nr_taken,
+            area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, nr = out(reg) nr_taken,
             stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
@@ -212,30 +203,22 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut [u
 }
 
 #[inline]
-pub(crate) unsafe fn push_many<const SHIFT: u32>(
-    stack: *mut Stack,
-    entries: *const [usize; 2],
-    nr_entries: usize,
-) -> usize {
+pub(crate) unsafe fn push_many<const SHIFT: u32>(stack: *mut Stack, objects: *const usize, nr_objects: usize) -> usize {
     let nr_put: usize;
-    // SAFETY: the caller's areas and entries are valid; places above the top are nobody's until the commit.
+    // SAFETY: the caller's areas and objects are valid; places above the top are nobody's until the commit.
     unsafe {
         asm!(
             begin!("xor {nr:e}, {nr:e}"),
             part!(),
             "add {at}, {stack}",
             "mov {top}, qword ptr [{at}]",
-            "mov {from}, {entries}",
-            "7: cmp {nr}, {nr_entries}",
+            "7: cmp {nr}, {nr_objects}",
             "je 8f",
-            "cmp qword ptr [{top} + 16], {end}",
+            "cmp qword ptr [{top} + 8], {end}",
             "je 8f",
-            "mov {word}, qword ptr [{from}]",
-            "mov qword ptr [{top} + 16], {word}",
-            "mov {word}, qword ptr [{from} + 8]",
-            "mov qword ptr [{top} + 24], {word}",
-            "add {from}, 16",
-            "add {top}, 16",
+            "mov {word}, qword ptr [{objects} + 8 * {nr}]",
+            "mov qword ptr [{top} + 8], {word}",
+            "add {top}, 8",
             "inc {nr}",
             "jmp 7b",
             // None: no commit. A stopper may be taken away by whoever has put it there.
@@ -244,8 +227,8 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(
             delay!(),
             "mov qword ptr [{at}], {top}",
             "3:",
-            area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, from = out(reg) _, nr = out(reg) nr_put,
-            stack = in(reg) stack, entries = in(reg) entries, nr_entries = in(reg) nr_entries, end = const crate::END,
+            area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, nr = out(reg) nr_put,
+            stack = in(reg) stack, objects = in(reg) objects, nr_objects = in(reg) nr_objects, end = const crate::END,
             shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );

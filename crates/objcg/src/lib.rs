@@ -29,6 +29,13 @@
 //! }
 //! ```
 //!
+//! # Limits
+//!
+//! Before a charge passes [`max`](Memcg::set_max), the [shrinkers](Memcg::register_shrinker) of caches run. If that is not enough,
+//! [`OomPolicy::Kill`], the default, grants a bounded [reserve](Memcg::reserve) and marks a group, whose code learns it from
+//! [`checkpoint`] or [`Memcg::killed`]; [`OomPolicy::Fail`], or what does not fit the reserve, gives a null. Above
+//! [`high`](Memcg::set_high) nothing fails: [`throttle`] and [`Memcg::below_high`] hold back.
+//!
 //! # Per-CPU memory
 //!
 //! [`PerCpu`] has a value for each CPU, [`PerCpuCounter`] counts without a shared cache line; both are charged like objects.
@@ -40,13 +47,37 @@
 
 #![deny(unsafe_code)]
 
+mod adopt;
+#[cfg(feature = "allocator-api2")]
+mod allocator;
+mod external;
 mod global;
+mod in_memcg;
+mod limits;
 mod memcg;
+mod notify;
 mod percpu;
+mod shrinker;
+pub mod thread;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
+pub use adopt::{Adopt, AdoptError};
+pub use external::{ExternalCharge, ExternalError};
 pub use global::Objcg;
-pub use memcg::{CreateError, DeleteError, Entered, Events, LimitError, Memcg, MemcgStat, NameError, Refused};
+#[cfg(feature = "stream")]
+pub use in_memcg::StreamExt;
+pub use in_memcg::{FutureExt, InMemcg};
+pub use limits::{
+    EventFd, OomKilled, OomPolicy, OomScope, PeakReader, ReviveError, checkpoint, max_throttle_delay, nofail,
+    set_max_throttle_delay, throttle,
+};
+pub use memcg::{
+    CreateError, DeleteError, Entered, EnteredOwned, Events, LimitError, Memcg, MemcgStat, NameError, Refused,
+};
+pub use notify::{BelowHigh, EventsChanged, Killed};
 pub use objcg_core::cpu::{CpuId, nr_cpus};
 pub use objcg_core::memcg::{nr_dying, nr_groups, nr_vessels};
 pub use objcg_core::stat::stock_bound;
 pub use percpu::{AllocError, PerCpu, PerCpuCounter, Zeroable};
+pub use shrinker::{ReclaimContext, ShrinkControl, Shrinker};

@@ -1,10 +1,12 @@
 //! Groups, with what needs an allocator: paths and lists.
 
 use std::fmt;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use objcg_core::memcg as engine;
 
-pub use engine::{CreateError, DeleteError, Entered, Events, LimitError, NameError, Refused};
+pub use engine::{CreateError, DeleteError, Entered, EnteredOwned, Events, LimitError, NameError, Refused};
 pub use objcg_core::stat::MemcgStat;
 
 /// A counted handle to a group: a node of the tree, with a counter and a limit of its own.
@@ -27,16 +29,27 @@ pub use objcg_core::stat::MemcgStat;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Memcg(engine::Memcg);
+pub struct Memcg(pub(crate) engine::Memcg);
+
+/// The root, for those who only look at it.
+pub(crate) fn root() -> &'static Memcg {
+    static ROOT: OnceLock<Memcg> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        engine::Memcg::set_default_oom_policy(engine::OomPolicy::Kill);
+        Memcg(engine::Memcg::root())
+    })
+}
 
 impl Memcg {
-    /// The root of the tree. Memory that is in no group is the root's; it is not counted and has no limit.
+    /// The root of the tree. Memory that is in no group is the root's; it is not counted and has no limit. The first call makes
+    /// [`OomPolicy::Kill`](crate::OomPolicy::Kill) the process's default, unless it was set: in Rust a null from the
+    /// allocator aborts the process.
     #[must_use]
     pub fn root() -> Memcg {
-        Memcg(engine::Memcg::root())
+        root().clone()
     }
 
-    /// A new child. Its own memory (288 bytes, 552 with a name over 128 bytes) is charged to this group. Under 2 µs
+    /// A new child. Its own memory (288 bytes, 552 with a name over 56 bytes) is charged to this group. Under 2 µs
     /// together with its deletion.
     ///
     /// # Errors
@@ -141,8 +154,9 @@ impl Memcg {
         self.0.max()
     }
 
-    /// Sets or lifts the limit: no charge takes usage over it from now on, in this group or below. Returns by how much
-    /// usage is over it now; stocks are drained to get below, objects are left alone.
+    /// Sets or lifts the limit: no charge takes usage over it from now on, in this group or below, but into the
+    /// [`reserve`](Memcg::reserve) of a group that is marked to end. If usage is over it, stocks are drained and shrinkers run.
+    /// Returns by how much usage is over it afterwards.
     ///
     /// # Errors
     /// It is the root, or was deleted.
@@ -157,7 +171,8 @@ impl Memcg {
     }
 
     /// Sets or lifts the soft limit: it refuses nothing, but charges that leave usage above it are counted in
-    /// [`events`](Memcg::events). Returns by how much usage is over it now.
+    /// [`events`](Memcg::events), and whoever calls [`throttle`](Memcg::throttle) is held back. Returns by how much usage is over
+    /// it now.
     ///
     /// # Errors
     /// It is the root, or was deleted.
@@ -165,7 +180,8 @@ impl Memcg {
         self.0.set_high(high)
     }
 
-    /// How often the limits were met, at this group itself.
+    /// How often limits were met, by the group and its descendants, those deleted meanwhile among them: the kernel's
+    /// `memory.events`. [`events_local`](Memcg::events_local) are the group's own.
     #[must_use]
     pub fn events(&self) -> Events {
         self.0.events()
@@ -189,6 +205,46 @@ impl Memcg {
     #[inline]
     pub fn enter(&self) -> Entered<'_> {
         self.0.enter()
+    }
+
+    /// As [`enter`](Memcg::enter), with a guard that holds the handle: it can be kept anywhere in the thread, and left out of
+    /// order.
+    ///
+    /// ```
+    /// # #[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;
+    /// use objcg::Memcg;
+    ///
+    /// let outer = Memcg::root().create("outer")?.enter_owned();
+    /// let mut inner = Memcg::root().create("inner")?.enter_owned();
+    /// outer.leave_below(&mut inner);
+    /// assert_eq!(Memcg::current().name(), "inner");
+    /// drop(inner);
+    /// assert_eq!(Memcg::current(), Memcg::root());
+    /// # Ok::<(), objcg::CreateError>(())
+    /// ```
+    pub fn enter_owned(self) -> EnteredOwned {
+        self.0.enter_owned()
+    }
+
+    /// The group that this thread's new objects are charged to: the one that was entered last, the root if none; in a deleted
+    /// group its nearest living ancestor. A few atomic operations.
+    ///
+    /// ```
+    /// # #[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;
+    /// use objcg::Memcg;
+    ///
+    /// let tenant = Memcg::root().create("tenant")?;
+    /// assert_eq!(tenant.scope(Memcg::current), tenant);
+    /// # Ok::<(), objcg::CreateError>(())
+    /// ```
+    #[must_use]
+    pub fn current() -> Memcg {
+        Memcg(engine::Memcg::current())
+    }
+
+    /// [`throttle_delay`](Memcg::throttle_delay) after stocks and shrinkers gave back what they can.
+    pub(crate) fn throttle_delay_after_reclaim(&self) -> Option<Duration> {
+        self.0.throttle_delay_after_reclaim()
     }
 
     /// Runs `work` inside the group. A panic leaves the group as well.

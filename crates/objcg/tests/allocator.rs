@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use objcg::{Memcg, Objcg};
@@ -14,6 +14,13 @@ static GLOBAL: Objcg = Objcg;
 #[path = "support/random.rs"]
 mod random;
 use random::Random;
+
+/// A free object that another test's thread takes, and that is charged to a group here, is charged to it until the thread has
+/// made it its own: usage is exact while no other test runs.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn fill(memory: *mut u8, nr_bytes: usize, tag: u8) {
     // SAFETY: callers own that many bytes.
@@ -27,6 +34,7 @@ fn is_filled(memory: *const u8, nr_bytes: usize, tag: u8) -> bool {
 
 #[test]
 fn every_alignment_up_to_2_mib_and_beyond() {
+    let _alone = alone();
     for shift in 0..=24 {
         for nr_bytes in [1, 7, 100, 5000, 40_000, 5 << 20] {
             let layout = Layout::from_size_align(nr_bytes, 1 << shift).unwrap();
@@ -42,6 +50,7 @@ fn every_alignment_up_to_2_mib_and_beyond() {
 
 #[test]
 fn zeroed_memory_is_zero_where_dirty_memory_was() {
+    let _alone = alone();
     for nr_bytes in [8, 100, 3000, 32 << 10, 40_000, 1 << 20, 6 << 20] {
         let layout = Layout::from_size_align(nr_bytes, 8).unwrap();
         for _ in 0..20 {
@@ -61,6 +70,7 @@ fn zeroed_memory_is_zero_where_dirty_memory_was() {
 
 #[test]
 fn realloc_keeps_contents_across_every_kind_of_memory() {
+    let _alone = alone();
     const SIZES: [usize; 9] = [10, 100, 4000, 30_000, 50_000, 300_000, 3 << 20, 5 << 20, 40 << 20];
     for align in [8, 64, 4096, 1 << 16] {
         for from in SIZES {
@@ -83,6 +93,7 @@ fn realloc_keeps_contents_across_every_kind_of_memory() {
 
 #[test]
 fn a_vector_that_grows_and_shrinks_stays_its_groups() {
+    let _alone = alone();
     let tenant = Memcg::root().create("growing").unwrap();
     let mut vec = tenant.scope(|| Vec::<u8>::with_capacity(1));
     let mut sizes: Vec<usize> = (0..24).map(|shift| 1 << shift).collect();
@@ -104,6 +115,7 @@ fn a_vector_that_grows_and_shrinks_stays_its_groups() {
 
 #[test]
 fn i2_threads_that_hand_objects_around_return_them_to_their_owner() {
+    let _alone = alone();
     const NR_THREADS: usize = 4;
     const NR_ROUNDS: usize = 20_000;
     let tenants: Vec<Memcg> =
@@ -157,6 +169,7 @@ thread_local! {
 
 #[test]
 fn i10_thousands_of_threads_come_and_go() {
+    let _alone = alone();
     let tenant = Memcg::root().create("threads").unwrap();
     // Joined, not scoped: a scope ends before its threads' thread-locals are gone.
     let churn = |nr_threads: usize| {
@@ -181,6 +194,7 @@ fn i10_thousands_of_threads_come_and_go() {
 
 #[test]
 fn i7_what_is_in_no_group_is_not_counted() {
+    let _alone = alone();
     let tenant = Memcg::root().create("bystander").unwrap();
     let map: BTreeMap<usize, String> = (0..1000).map(|n| (n, n.to_string())).collect();
     assert_eq!((tenant.usage(), tenant.stat().slab_objects), (0, 0));
@@ -194,6 +208,7 @@ fn i7_what_is_in_no_group_is_not_counted() {
 
 #[test]
 fn a_panic_leaves_the_scope() {
+    let _alone = alone();
     let tenant = Memcg::root().create("panicking").unwrap();
     let caught = std::panic::catch_unwind(|| {
         tenant.scope(|| std::panic::resume_unwind(Box::new("expected")));

@@ -100,10 +100,11 @@ fn commit(fault: &str) {
         }
         "interior" => free(inside(object, 8)),
         "next page" => free(inside(object, 8192)),
-        "realloc of a freed one" => {
+        "realloc of a freed one" | "realloc of a freed one in place" => {
             free(object);
+            let nr_bytes = if fault.ends_with("in place") { 99 } else { 200_000 };
             // SAFETY: not met: the fault.
-            let _ = unsafe { kmalloc::realloc(object, 200_000, 8) };
+            let _ = unsafe { kmalloc::realloc(object, nr_bytes, 8) };
         }
         "stack" => {
             let mut local = [0u64; 4];
@@ -119,13 +120,14 @@ fn commit(fault: &str) {
 
 #[test]
 fn i9_faults_abort_with_one_line() {
-    const FAULTS: [&str; 16] = [
+    const FAULTS: [&str; 17] = [
         "small double free",
         "small double free after others",
         "small double free in a group",
         "small double free on another thread",
         "small write after free",
         "small interior",
+        "small realloc of a freed one in place",
         "small stack",
         "small static",
         "page double free",
@@ -215,6 +217,8 @@ fn bytes_that_look_like_a_free_objects_are_freed_like_any() {
     let again = alloc(48);
     // SAFETY: 48 bytes, ours.
     unsafe { again.cast::<u64>().write_volatile(mark) };
+    // SAFETY: ours, allocated with this alignment.
+    assert_eq!(unsafe { kmalloc::realloc(again, 47, 8) }, Some(again));
     free(again);
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use objcg::{Memcg, Objcg};
+use objcg::{Memcg, Objcg, OomPolicy};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -40,6 +40,13 @@ fn resize(group: &Memcg, memory: *mut u8, layout: Layout, nr_bytes: usize) -> *m
     group.scope(|| unsafe { realloc(memory, layout, nr_bytes) })
 }
 
+/// A group whose limit refuses.
+fn strict(name: &str) -> Memcg {
+    let group = Memcg::root().create(name).expect("a new name");
+    group.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
+    group
+}
+
 #[test]
 fn i8_a_shrink_is_never_refused() {
     const SHRINKS: [(usize, usize, usize); 8] = [
@@ -53,7 +60,7 @@ fn i8_a_shrink_is_never_refused() {
         (6 * MIB, 100, 8),
     ];
     let _alone = alone();
-    let (owner, full) = ["owner", "full"].map(|name| Memcg::root().create(name).expect("a new name")).into();
+    let (owner, full) = ["owner", "full"].map(strict).into();
     full.set_max(Some(0)).expect("alive");
     for (from, to, align) in SHRINKS {
         // At its own limit, and in another group that is at its limit.
@@ -79,7 +86,7 @@ fn i8_a_shrink_is_never_refused() {
 #[test]
 fn i8_memory_that_the_system_refused_leaves_no_peak() {
     let _alone = alone();
-    let tenant = Memcg::root().create("hopeful").expect("a new name");
+    let tenant = strict("hopeful");
     let mut vec = tenant.scope(|| vec![7u8; 8 * MIB]);
     tenant.drain();
     let before = (tenant.usage(), tenant.peak());
@@ -95,7 +102,7 @@ fn i8_memory_that_the_system_refused_leaves_no_peak() {
 #[test]
 fn i8_a_growth_that_neither_stays_nor_moves_leaves_no_peak() {
     let _alone = alone();
-    let tenant = Memcg::root().create("wedged").expect("a new name");
+    let tenant = strict("wedged");
     // Neighbours in a row: in place there is no room. What is missing would fit the limit, a second copy would not.
     let objects: Vec<*mut u8> = (0..6).map(|_| take(&tenant, layout(MIB, 8))).collect();
     tenant.drain();
@@ -159,7 +166,7 @@ fn i3_no_charge_lands_under_a_limit_that_is_gone() {
     const MAX: u64 = 300_000;
     const NR_ROUNDS: usize = 400_000;
     let _alone = alone();
-    let tenant = Memcg::root().create("lowered").expect("a new name");
+    let tenant = strict("lowered");
     let stop = AtomicBool::new(false);
     let nr_over = thread::scope(|scope| {
         scope.spawn(|| {

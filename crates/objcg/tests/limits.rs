@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use objcg::{CreateError, LimitError, Memcg, MemcgStat, Objcg};
+use objcg::{CreateError, LimitError, Memcg, MemcgStat, Objcg, OomPolicy};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -12,8 +12,11 @@ static GLOBAL: Objcg = Objcg;
 /// What a group costs its parent: its slot and its vessel.
 const GROUP_BYTES: u64 = 288;
 
+/// A group whose limit refuses.
 fn group(name: &str) -> Memcg {
-    Memcg::root().create(name).expect("a new name")
+    let group = Memcg::root().create(name).expect("a new name");
+    group.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
+    group
 }
 
 fn try_vec(nr_bytes: usize) -> Option<Vec<u8>> {

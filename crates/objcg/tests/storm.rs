@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
-use objcg::{CreateError, DeleteError, Memcg, MemcgStat, Objcg};
+use objcg::{CreateError, DeleteError, Memcg, MemcgStat, Objcg, OomPolicy};
 
 #[path = "support/random.rs"]
 mod random;
@@ -221,6 +221,7 @@ fn i1_i4_a_storm_ends_at_exactly_nothing() {
     Memcg::root().drain();
     let before = (objcg::nr_groups(), objcg::nr_dying(), objcg::nr_vessels());
     let top = Memcg::root().create("storm").expect("a new name");
+    top.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
     top.set_max(Some(MAX)).expect("alive");
     let forest = Forest { top: top.clone(), groups: Mutex::new(Vec::with_capacity(2 * MAX_GROUPS)) };
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..NR_THREADS).map(|_| mpsc::channel::<Object>()).unzip();

@@ -65,6 +65,8 @@ const STEPS: &[Step] = &[
     },
     Step { name: "teeth", work: Work::Teeth },
     cargo("compare", &["run", "--release"], &[]),
+    // Programs of the system on objcg: each succeeds, and prints what it prints under glibc.
+    cargo("programs", &["run", "--release", "-p", "objcg-bench", "--", "programs", "--check"], &[]),
 ];
 
 const fn cargo(

@@ -1,10 +1,11 @@
 //! The project's own tasks: `cargo xtask tidy`, `cargo xtask layers`, `cargo xtask golden`, `cargo xtask teeth`,
-//! `cargo xtask mutants`, `cargo xtask ci`.
+//! `cargo xtask mutants`, `cargo xtask install`, `cargo xtask ci`.
 
 #![forbid(unsafe_code)]
 
 mod ci;
 mod golden;
+mod install;
 mod mutants;
 mod teeth;
 mod tidy;
@@ -41,6 +42,8 @@ enum Task {
         #[arg(value_name = "FILE")]
         files: Vec<String>,
     },
+    /// Builds the library for C and installs it, with its header and its pkg-config file
+    Install(install::Destination),
     /// Runs the steps of continuous integration in order, up to the first that fails
     Ci {
         /// Prints the steps and what they run
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Golden => golden::run(&root),
         Task::Mutants { stride, files } => mutants::run(&root, &files, stride),
         Task::Teeth => teeth::run(&root),
+        Task::Install(destination) => install::run(&root, &destination),
         Task::Ci { list: true, .. } => {
             ci::print_steps();
             Ok(())

@@ -9,7 +9,7 @@
 
 use core::ptr::{self, NonNull};
 
-use objcg_rseq::{Entry, PerCpu, RawEntry, Registration, Stack, Stopper, TaggedWord};
+use objcg_rseq::{PerCpu, Registration, Stack, Stopper, TaggedWord};
 
 use super::afar::keep_away;
 use super::{CpuId, nr_cpus};
@@ -127,12 +127,12 @@ impl Stacks {
         self.0.cast()
     }
 
-    /// Takes the top entry of this CPU's stack. Without one the object is null, and the note points at ones.
+    /// Takes the top object of this CPU's stack; without one it is `NO_OBJECT`.
     ///
     /// `None` if the stacks are null. That is tested here: sections know only whether the CPU has a part, and a thread may
     /// have read the address before the area was made.
     #[inline(always)]
-    pub(crate) fn pop(self) -> Option<RawEntry> {
+    pub(crate) fn pop(self) -> Option<NonNull<u8>> {
         if self.0.is_null() {
             return None;
         }
@@ -141,14 +141,14 @@ impl Stacks {
         Some(unsafe { objcg_rseq::pop_raw(PerCpu::<Stack, SHIFT>::new(self.0)) })
     }
 
-    /// Puts an entry onto this CPU's stack, if there is room.
+    /// Puts an object onto this CPU's stack, if there is room.
     ///
     /// Null only where there is no area, and then no section gets as far as to look: caches find their stacks before they
     /// have a first object, so whoever has an object to put knows them.
     #[inline(always)]
-    pub(crate) fn push(self, entry: Entry) -> bool {
+    pub(crate) fn push(self, object: NonNull<u8>) -> bool {
         // SAFETY: as in `pop`.
-        unsafe { objcg_rseq::push(PerCpu::<Stack, SHIFT>::new(self.0), entry) }
+        unsafe { objcg_rseq::push(PerCpu::<Stack, SHIFT>::new(self.0), object) }
     }
 
     /// Replaces the top word of `cpu`'s stack, if the thread is still there; returns the one before.

@@ -10,6 +10,7 @@ use core::slice;
 
 use super::Pages;
 use crate::hooks;
+use crate::memcg::{Memcg, Refused};
 use crate::os::{self, PAGE_SIZE};
 use crate::page_alloc::{self, PageKind, Run};
 use crate::report::die;
@@ -113,6 +114,20 @@ pub(super) fn resize(address: NonNull<u8>, nr_bytes: usize) -> Option<NonNull<u8
         _ => {}
     }
     moved
+}
+
+/// Makes a group the owner of a huge object; aborts if there is none at the address.
+pub(super) fn adopt(address: NonNull<u8>, group: &Memcg) -> Result<(), Refused> {
+    let Some(huge) = TABLE.lock().get(address.as_ptr() as usize) else { report_stranger(address) };
+    // The object's user is here, so nobody else changes its entry.
+    let owner = hooks::moved_owner(huge.owner, group, huge.nr_bytes as u64)?;
+    let mut table = TABLE.lock();
+    table.remove(huge.address);
+    // There was a place for it a moment ago.
+    if !table.insert(Huge { owner, ..huge }) {
+        die!("{address:p}: no memory to note the owner of a huge object");
+    }
+    Ok(())
 }
 
 /// Bytes of a huge object; aborts if there is none at the address.

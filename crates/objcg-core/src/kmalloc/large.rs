@@ -26,14 +26,14 @@ pub(super) fn alloc(nr_bytes: usize, align: usize) -> Option<Pages> {
         hooks::uncharge_pages(owner, price);
         return None;
     };
-    run.page().owner.store(owner, Ordering::Relaxed);
+    run.page().owner().store(owner, Ordering::Relaxed);
     hooks::pages_taken(owner);
     Some(Pages { address: run.address(), zeroed: run.zeroed })
 }
 
 /// Gives the run of a large object back.
 pub(super) fn free(head: PageIdx) {
-    let owner = page(head).owner.swap(0, Ordering::Relaxed);
+    let owner = page(head).owner().swap(0, Ordering::Relaxed);
     let price = nr_bytes(head);
     page_alloc::free(Run::of_head(head));
     hooks::uncharge_pages(owner, price);
@@ -46,7 +46,7 @@ pub(super) fn resize(head: PageIdx, nr_bytes: usize) -> bool {
         return false;
     }
     let mut run = Run::of_head(head);
-    let owner = page(head).owner.load(Ordering::Relaxed);
+    let owner = page(head).owner().load(Ordering::Relaxed);
     let nr_pages = pages_for(nr_bytes);
     if nr_pages <= run.nr_pages {
         let surplus = (run.nr_pages - nr_pages) as usize * PAGE_SIZE;

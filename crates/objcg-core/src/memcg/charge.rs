@@ -1,18 +1,19 @@
 //! Charging: from a stock word up the tree, and back.
 //!
 //! A *charge* takes bytes from this CPU's stock; on a miss a batch is charged at the group and every ancestor, or, if
-//! that is refused, the exact amount; then the stocks of the refusing subtree are drained and it is tried once more. A
+//! that is refused, the exact amount. If that is refused too, the ladder of `charge_below`: drain, reclaim, the policy. A
 //! *credit* is the way back: into the stock, and what the stock does not keep goes down the tree again. Callers hold no
-//! lock of the slab side.
+//! lock of the slab side; a charge may run shrinkers, which are the program's.
 
 #![expect(unsafe_code, reason = "a pointer to what lasts for ever, in an atomic")]
 
+use super::events::{self, Event};
 use super::node::{ROOT, node};
 use super::objcg::{Owed, Target, Vessels};
 use super::stock::NR_SLOTS;
 use super::stocks;
 use super::walk::leads_to;
-use super::{ROOT_VESSEL, Refused, tree};
+use super::{ROOT_VESSEL, Refused, in_reclaim, oom, reclaim, tree};
 use crate::cpu::nr_cpus;
 use crate::report::die;
 use crate::sync::{AtomicPtr, Lock, Ordering};
@@ -28,6 +29,18 @@ const LIMIT_SHARE: u64 = 32;
 const NR_ARMS: u64 = 2;
 /// The most bytes that one stock word keeps: two batches.
 pub(crate) const MAX_KEEP: u64 = 2 * MAX_BATCH;
+
+/// A charge that is refused has shrinkers run this often at most, as the kernel's.
+const MAX_RECLAIMS: usize = 16;
+
+/// What a charge does that no reclaim made room for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnLimit {
+    /// It is refused: the caller has an error to return.
+    Refuse,
+    /// As the policy of the refusing group says.
+    AskPolicy,
+}
 
 pub(super) static VESSELS: Vessels = Vessels::new();
 
@@ -52,7 +65,7 @@ pub fn watch(watcher: &'static Watcher) {
     WATCHER.store(core::ptr::from_ref(watcher).cast_mut(), Ordering::Release);
 }
 
-fn call_watcher() {
+pub(super) fn call_watcher() {
     let watcher = WATCHER.load(Ordering::Acquire);
     // SAFETY: null, or from `watch`, which takes references that last for ever.
     if let Some(Watcher(call)) = unsafe { watcher.as_ref() } {
@@ -73,20 +86,20 @@ pub(super) fn release_after_fork() {
 /// Charges `nr_bytes` to a vessel's group. Returns the vessel that was charged: the same, or where it leads to after its
 /// group was deleted. [`credit`] takes the bytes back.
 #[inline]
-pub(crate) fn charge(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+pub(crate) fn charge(vessel: u32, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Refused> {
     if let Ok(small) = u32::try_from(nr_bytes)
         && stocks::consume(vessel, small)
     {
         return Ok(vessel);
     }
-    charge_slow(vessel, nr_bytes)
+    charge_slow(vessel, nr_bytes, on_limit)
 }
 
 /// Charges an object to the group that a vessel leads to. Returns its owner: [`ROOT_VESSEL`] where the path ends at the
 /// root, whose objects are not counted.
 #[inline]
 pub(crate) fn charge_object(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
-    let owner = charge(vessel, nr_bytes)?;
+    let owner = charge(vessel, nr_bytes, OnLimit::AskPolicy)?;
     if owner == ROOT_VESSEL {
         credit(owner, nr_bytes);
     }
@@ -115,24 +128,31 @@ pub(crate) fn credit(vessel: u32, nr_bytes: u64) {
 /// Nothing of it goes into a stock.
 #[cold]
 #[inline(never)]
-fn give_back(owed: Owed) {
+pub(super) fn give_back(owed: Owed) {
     let mut next = Some(owed);
     while let Some(Owed { vessel, nr_bytes }) = next {
         let Some(group) = PinnedNode::of_vessel(vessel) else { die!("vessel {vessel}: charged, but freed") };
-        uncharge_up(group.idx, nr_bytes);
+        uncharge_below(group.idx, None, nr_bytes);
         drop(group);
         next = VESSELS.note_return(vessel, nr_bytes);
     }
 }
 
+/// Bytes that were charged to a vessel are not any more; its group's counters were changed already.
+pub(super) fn forget(vessel: u32, nr_bytes: u64) {
+    if let Some(owed) = VESSELS.note_return(vessel, nr_bytes) {
+        give_back(owed);
+    }
+}
+
 #[cold]
 #[inline(never)]
-fn charge_slow(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+fn charge_slow(vessel: u32, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Refused> {
     // A guard that was leaked outlives its group and its vessel: such a thread is in the root.
     let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
-    let charged = charge_pinned(&group, nr_bytes);
+    let charged = charge_pinned(&group, nr_bytes, on_limit);
     if charged.is_ok() {
-        note_peak_up(group.idx);
+        note_peak_below(group.idx, None);
     }
     drop(group);
     call_watcher();
@@ -140,9 +160,9 @@ fn charge_slow(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
 }
 
 /// Charges pages that are still to be had. The peak is raised by [`note_peak`] once they are there: I8.
-pub(crate) fn charge_ahead(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
+pub(crate) fn charge_ahead(vessel: u32, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Refused> {
     let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
-    let charged = charge_pinned(&group, nr_bytes);
+    let charged = charge_pinned(&group, nr_bytes, on_limit);
     drop(group);
     let owner = charged.inspect_err(|_| call_watcher())?;
     if owner == ROOT_VESSEL {
@@ -151,7 +171,7 @@ pub(crate) fn charge_ahead(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> {
     Ok(owner)
 }
 
-fn charge_pinned(group: &PinnedNode, nr_bytes: u64) -> Result<u32, Refused> {
+fn charge_pinned(group: &PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Refused> {
     let live = node(group.idx).objcg.load(Ordering::Relaxed);
     if let Ok(small) = u32::try_from(nr_bytes)
         && stocks::consume(live, small)
@@ -160,75 +180,114 @@ fn charge_pinned(group: &PinnedNode, nr_bytes: u64) -> Result<u32, Refused> {
     }
     let batch = batch(group.idx);
     VESSELS.set_keep(live, 2 * batch as u32);
-    if nr_bytes < batch && stocks::have_stock() && charge_up(group.idx, batch).is_ok() {
+    if nr_bytes < batch && stocks::have_stock() && try_charge_below(group.idx, None, batch).is_ok() {
         VESSELS.note_charge(live, batch);
         credit(live, batch - nr_bytes);
         return Ok(live);
     }
-    charge_exactly(group.idx, nr_bytes)?;
+    charge_below(group.idx, None, nr_bytes, on_limit)?;
     VESSELS.note_charge(live, nr_bytes);
     Ok(live)
 }
 
-fn charge_exactly(group: u32, nr_bytes: u64) -> Result<(), Refused> {
-    let Err(refusing) = charge_up(group, nr_bytes) else { return Ok(()) };
-    node(refusing).events.max.fetch_add(1, Ordering::Relaxed);
+/// Charges a pinned group and its ancestors below `end`, all or none. What is refused climbs a ladder: what stocks and sheaves keep
+/// below the refusing group is drained; shrinkers run there; then it is forced in a scope that must not fail, or the policy
+/// decides.
+pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit: OnLimit) -> Result<(), Refused> {
+    let Err(mut refusing) = try_charge_below(group, end, nr_bytes) else { return Ok(()) };
+    events::count(refusing, Event::Max);
     drain_subtree(refusing);
-    charge_up(group, nr_bytes).map_err(|refusing| {
-        node(refusing).events.oom.fetch_add(1, Ordering::Relaxed);
-        Refused { refused_by: refusing, nr_bytes }
-    })
+    let mut charged = try_charge_below(group, end, nr_bytes);
+    let mut nr_reclaims = 0;
+    while let Err(at) = charged
+        && nr_reclaims < MAX_RECLAIMS
+        && reclaim::make_room(at, nr_bytes)
+    {
+        nr_reclaims += 1;
+        charged = try_charge_below(group, end, nr_bytes);
+    }
+    let Err(at) = charged else { return Ok(()) };
+    if at != refusing {
+        // The first has room now, and another one has not: it has met its limit as well.
+        events::count(at, Event::Max);
+    }
+    refusing = at;
+    if in_reclaim::must_not_fail() && force_charge_below(group, end, nr_bytes) {
+        return Ok(());
+    }
+    if on_limit == OnLimit::AskPolicy {
+        match oom::charge_or_kill(group, nr_bytes) {
+            Ok(()) => return Ok(()),
+            Err(at) => refusing = at,
+        }
+    }
+    events::count(refusing, Event::Oom);
+    Err(Refused { refused_by: refusing, nr_bytes })
 }
 
-/// Charges a pinned group and its ancestors, all or none; the error is the refusing one. The pins of a slot's children
-/// keep its ancestors' slots.
-fn charge_up(group: u32, nr_bytes: u64) -> Result<(), u32> {
-    let mut at = group;
-    loop {
-        let level = node(at);
-        if !level.counter.try_charge(nr_bytes) {
-            undo(group, at, nr_bytes);
+/// A pinned group and its ancestors up to `end`, which is not one of them. The pins of a slot's children keep its ancestors'
+/// slots.
+fn levels(group: u32, end: Option<u32>) -> impl Iterator<Item = u32> {
+    ancestors(group).take_while(move |at| Some(*at) != end)
+}
+
+/// Charges all levels or none; the error is the refusing one.
+fn try_charge_below(group: u32, end: Option<u32>, nr_bytes: u64) -> Result<(), u32> {
+    for at in levels(group, end) {
+        if !node(at).counter.try_charge(nr_bytes) {
+            uncharge_below(group, Some(at), nr_bytes);
             return Err(at);
         }
-        if at == ROOT {
-            break;
-        }
-        at = level.parent.load(Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// Charges all levels whatever their limits are. False if a counter has no room: nothing is charged then.
+#[cold]
+fn force_charge_below(group: u32, end: Option<u32>, nr_bytes: u64) -> bool {
+    for at in levels(group, end) {
+        if !node(at).counter.force_charge(nr_bytes) {
+            uncharge_below(group, Some(at), nr_bytes);
+            return false;
+        }
+    }
+    true
 }
 
 /// Raises the peaks to the present usage, and counts who is over its soft limit: what was charged is there now.
 pub(crate) fn note_peak(vessel: u32) {
     if let Some(group) = PinnedNode::of_vessel(vessel) {
-        note_peak_up(group.idx);
+        note_peak_below(group.idx, None);
     }
     call_watcher();
 }
 
-fn note_peak_up(group: u32) {
-    for at in ancestors(group) {
+pub(super) fn note_peak_below(group: u32, end: Option<u32>) {
+    for at in levels(group, end) {
         let level = node(at);
         level.counter.note_peak();
         if level.counter.usage() > level.counter.high() {
-            level.events.high.fetch_add(1, Ordering::Relaxed);
+            events::count(at, Event::High);
         }
     }
 }
 
-#[cold]
-fn undo(group: u32, refusing: u32, nr_bytes: u64) {
-    for at in ancestors(group).take_while(|at| *at != refusing) {
-        node(at).counter.uncharge(nr_bytes);
-    }
+pub(super) fn uncharge_below(group: u32, end: Option<u32>, nr_bytes: u64) {
+    levels(group, end).for_each(|at| uncharge_level(at, nr_bytes));
 }
 
-fn uncharge_up(group: u32, nr_bytes: u64) {
-    for at in ancestors(group) {
-        let before = node(at).counter.uncharge(nr_bytes);
-        if before < nr_bytes {
-            die!("group {at}: {nr_bytes} bytes returned, {before} charged");
-        }
+/// Takes bytes off one level, and tells those who wait for them.
+pub(super) fn uncharge_level(at: u32, nr_bytes: u64) {
+    let level = node(at);
+    let returned = level.counter.uncharge(nr_bytes);
+    if returned.before < nr_bytes {
+        die!("group {at}: {nr_bytes} bytes returned, {} charged", returned.before);
+    }
+    if returned.ends_grant {
+        level.counter.end_grant();
+    }
+    if returned.passed_high {
+        events::announce(at);
     }
 }
 
@@ -293,7 +352,7 @@ impl PinnedNode {
         }
     }
 
-    fn of_root() -> PinnedNode {
+    pub(super) fn of_root() -> PinnedNode {
         node(ROOT).pin.get();
         PinnedNode { idx: ROOT }
     }

@@ -1,12 +1,14 @@
 //! The current group of a thread: one word, the vessel that its new objects are charged to.
 //!
-//! A guard restores the word, and borrows the handle that keeps the vessel. A thread that was *moved into* a group has no guard:
-//! it holds a handle, by a key whose destructor drops it when the thread ends.
+//! A guard restores the word, and borrows or owns the handle that keeps the vessel. A thread that was *moved into* a group has
+//! no guard: it holds a handle, by a key whose destructor drops it when the thread ends.
 
-use core::ptr;
+use core::marker::PhantomData;
+use core::{mem, ptr};
 
-use super::Memcg;
+use super::charge::PinnedNode;
 use super::node::{ROOT, node};
+use super::{Memcg, tree};
 use crate::cpu;
 use crate::os::ThreadKey;
 use crate::sync::Ordering;
@@ -26,6 +28,63 @@ pub(super) fn replace(vessel: u32) -> u32 {
     cpu::replace_thread_word(vessel)
 }
 
+/// The guard of [`Memcg::enter_owned`]: dropping it makes the group current again that was current before.
+///
+/// For those who cannot borrow a handle, or cannot leave groups in the reverse order.
+#[must_use = "the group is left again when the guard is dropped"]
+#[derive(Debug)]
+pub struct EnteredOwned {
+    previous: u32,
+    /// Keeps the group's vessel.
+    _group: Memcg,
+    /// Bound to the thread, whose word it restores.
+    _bound: PhantomData<*const ()>,
+}
+
+impl Memcg {
+    /// The group that this thread's new objects are charged to; in a deleted group its nearest living ancestor. A few atomic
+    /// operations.
+    #[must_use]
+    pub fn current() -> Memcg {
+        let vessel = current();
+        if vessel == super::ROOT_VESSEL {
+            return Memcg::root();
+        }
+        loop {
+            // None: a guard was leaked. Such a thread is in the root.
+            let Some(group) = PinnedNode::of_vessel(vessel) else { return Memcg::root() };
+            if tree::try_add_user(group.idx, node(group.idx).pin.generation()) {
+                return Memcg { idx: group.idx };
+            }
+            // It was deleted just now: its vessel leads on.
+            core::hint::spin_loop();
+        }
+    }
+
+    /// As [`Memcg::enter`], with a guard that holds the handle: it can be kept anywhere in the thread.
+    pub fn enter_owned(self) -> EnteredOwned {
+        let previous = replace(node(self.idx).objcg.load(Ordering::Relaxed));
+        EnteredOwned { previous, _group: self, _bound: PhantomData }
+    }
+}
+
+impl EnteredOwned {
+    /// Leaves the group although `inner`, the guard that was made next on this thread, is still there: dropping that one makes
+    /// the group current that was current before this one.
+    pub fn leave_below(self, inner: &mut EnteredOwned) {
+        let mut this = self;
+        inner.previous = this.previous;
+        // Its end changes nothing.
+        this.previous = current();
+    }
+}
+
+impl Drop for EnteredOwned {
+    fn drop(&mut self) {
+        replace(self.previous);
+    }
+}
+
 /// Moves this thread into a group, in which it stays until it is moved into another, or ends: it holds the handle. Returns the
 /// ticket of the group that it was moved into before, the root's if none. `None` if the process is out of memory: then nothing
 /// has changed.
@@ -39,7 +98,7 @@ pub fn move_into(group: Memcg) -> Option<u64> {
     replace(node(group.idx).objcg.load(Ordering::Relaxed));
     if group.idx != ROOT {
         // The key's now. It keeps none to the root: a null value has no destructor.
-        core::mem::forget(group);
+        mem::forget(group);
     }
     let previous = if before == ROOT { Memcg::root() } else { Memcg { idx: before } };
     Some(previous.ticket())

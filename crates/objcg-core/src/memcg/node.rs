@@ -8,6 +8,7 @@
 use super::name::Name;
 use super::page_counter::PageCounter;
 use super::pin::Pin;
+use super::signal::Signal;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::table::{Slot, Table};
 
@@ -18,10 +19,10 @@ static LONG_NAMES: Table<LongName, 1024> = Table::new();
 /// The root's number; also "none" among the links, since the root is nobody's child or sibling.
 pub(super) const ROOT: u32 = 0;
 
-const INLINE_WORDS: usize = 16;
+const INLINE_WORDS: usize = 7;
 const INLINE_BYTES: usize = INLINE_WORDS * size_of::<u64>();
 
-/// Four cache lines: 8 (pin) + 32 (counter) + 24 (events) + 56 (links) + 8 (name) + 128 (its text) = 256.
+/// Four cache lines: 8 (pin) + 56 (counter) + 64 (events) + 68 (links and the like) + 4 (name's length) + 56 (its text) = 256.
 #[repr(C, align(64))]
 pub(super) struct Node {
     pub(super) pin: Pin,
@@ -41,25 +42,45 @@ pub(super) struct Node {
     pub(super) hash: AtomicU32,
     pub(super) hash_next: AtomicU32,
     next_free: AtomicU32,
-    name_len: AtomicU32,
+    /// What those wait for who wait for the group.
+    pub(super) signal: Signal,
+    /// Policy and scope of an overrun: see `oom`.
+    pub(super) oom_settings: AtomicU32,
+    /// One more than the number of the first event descriptor, or 0.
+    pub(super) first_event_fd: AtomicU32,
+    /// One more than the number of the first reader of peaks, or 0.
+    pub(super) first_peak_reader: AtomicU32,
     /// A long name's slot.
     long_name: AtomicU32,
+    name_len: AtomicU32,
     name: [AtomicU64; INLINE_WORDS],
 }
 
 const _: () = assert!(size_of::<Node>() == 256);
 
-/// How often a limit was met, at this group itself.
+/// How often a group's limits were met: at the group itself, and with its descendants.
 #[repr(C)]
 pub(super) struct NodeEvents {
+    pub(super) local: EventCounts,
+    pub(super) all: EventCounts,
+}
+
+/// A count for each kind of event.
+#[repr(C)]
+pub(super) struct EventCounts {
     pub(super) high: AtomicU64,
     pub(super) max: AtomicU64,
     pub(super) oom: AtomicU64,
+    pub(super) oom_kill: AtomicU64,
 }
 
 impl NodeEvents {
     pub(super) fn reset(&self) {
-        [&self.high, &self.max, &self.oom].into_iter().for_each(|event| event.store(0, Ordering::Relaxed));
+        for counts in [&self.local, &self.all] {
+            [&counts.high, &counts.max, &counts.oom, &counts.oom_kill]
+                .into_iter()
+                .for_each(|count| count.store(0, Ordering::Relaxed));
+        }
     }
 }
 

@@ -13,12 +13,12 @@
 //! Deleting forwards the vessel, then kills the pin word; so whoever fails to pin the group finds the vessel forwarded.
 //! No object and no inherited vessel is visited.
 
-use super::charge::{self, VESSELS, credit};
+use super::charge::{self, OnLimit, VESSELS, credit};
 use super::index::NameIndex;
 use super::name::Name;
 use super::node::{NODES, Node, ROOT, node, node_bytes};
 use super::objcg::VESSEL_BYTES;
-use super::{CreateError, DeleteError, stocks};
+use super::{CreateError, DeleteError, events, oom, page_counter, stocks};
 use crate::cpu;
 use crate::sync::{AtomicU32, Lock, Ordering};
 
@@ -67,7 +67,7 @@ pub(super) fn create(parent: u32, name: &Name) -> Result<u32, CreateError> {
     let vessel = load(&node(parent).objcg);
     let nr_bytes = node_bytes(name) + VESSEL_BYTES;
     // A group's own memory is its parent's, before it is taken. Limits may refuse it, so no lock is held.
-    let charged = charge::charge(vessel, nr_bytes).map_err(CreateError::Limit)?;
+    let charged = charge::charge(vessel, nr_bytes, OnLimit::Refuse).map_err(CreateError::Limit)?;
     let mut tree = TREE.lock();
     let created = check(&tree, parent, name).and_then(|()| insert(&mut tree, parent, name));
     drop(tree);
@@ -93,6 +93,7 @@ fn insert(tree: &mut Tree, parent: u32, name: &Name) -> Result<u32, CreateError>
     }
     new.counter.reset();
     new.events.reset();
+    store(&new.oom_settings, 0);
     store(&new.parent, parent);
     store(&new.nr_children, 0);
     store(&new.first_child, ROOT);
@@ -170,6 +171,9 @@ fn kill(tree: &mut Tree, idx: u32) {
     unlink(parent, dying);
     VESSELS.forward(load(&dying.objcg), load(&parent.objcg));
     dying.pin.kill();
+    if dying.counter.marks() & page_counter::MARKED != 0 {
+        oom::end_grants_above(idx);
+    }
 }
 
 /// The rest: the parent gets the group's memory back, and is returned: it loses a user, once the caller has let go of the
@@ -177,6 +181,8 @@ fn kill(tree: &mut Tree, idx: u32) {
 #[must_use = "the parent has one user too many"]
 fn after_kill(idx: u32) -> u32 {
     let dead = node(idx);
+    // Whoever waits for it is told.
+    events::announce(idx);
     charge::drain_here(load(&dead.objcg));
     let parent = load(&dead.parent);
     credit(load(&node(parent).objcg), node_bytes(&dead.name()));
@@ -278,6 +284,31 @@ pub(super) fn first_children(parent: u32, nr_wanted: usize, mut sink: impl FnMut
     load(&node(parent).nr_children) as usize
 }
 
+/// Visits all children, under the tree lock; returns how many there are. `visit` must not come back here.
+pub(super) fn for_each_child(parent: u32, visit: impl FnMut(u32)) -> usize {
+    first_children(parent, usize::MAX, visit)
+}
+
+/// Visits a group and all its descendants, parents first, under the tree lock. `visit` must not come back here.
+pub(super) fn for_each_below(top: u32, mut visit: impl FnMut(u32)) {
+    let _tree = TREE.lock();
+    let mut at = top;
+    loop {
+        visit(at);
+        let mut next = load(&node(at).first_child);
+        while next == ROOT {
+            if at == top {
+                return;
+            }
+            next = load(&node(at).next_sibling);
+            if next == ROOT {
+                at = load(&node(at).parent);
+            }
+        }
+        at = next;
+    }
+}
+
 /// The parent of a living group, with one user more.
 pub(super) fn parent(idx: u32) -> Option<u32> {
     let _tree = TREE.lock();
@@ -310,11 +341,19 @@ pub(super) fn hold_tree_for_fork() {
 pub(super) fn hold_for_fork() {
     cpu::hold_for_fork();
     super::charge::hold_for_fork();
+    super::external::hold_for_fork();
+    super::shrinker::hold_for_fork();
+    super::peak::hold_for_fork();
+    super::event_fd::hold_for_fork();
     super::node::hold_for_fork();
 }
 
 pub(super) fn release_after_fork() {
     super::node::release_after_fork();
+    super::event_fd::release_after_fork();
+    super::peak::release_after_fork();
+    super::shrinker::release_after_fork();
+    super::external::release_after_fork();
     super::charge::release_after_fork();
     cpu::release_after_fork();
 }

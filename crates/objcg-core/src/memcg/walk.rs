@@ -22,7 +22,7 @@ fn is_below(group: u32, top: u32) -> bool {
     ancestors(group).take(MAX_STEPS).any(|at| at == top)
 }
 
-fn group_of(vessel: u32) -> Option<u32> {
+pub(super) fn group_of(vessel: u32) -> Option<u32> {
     let mut id = vessel;
     for _ in 0..MAX_STEPS {
         match VESSELS.target(id) {

@@ -3,7 +3,7 @@
 //! Descriptors are type-stable: once committed they stay mapped and are only ever this type, so a `&'static Page` is
 //! always sound to hold. Every field is an atomic; which lock or owner makes a value meaningful is said per field.
 //! Only a run's first descriptor (its *head*) is complete; the others lead to it through `head`. But all pages of a slab
-//! have what a free needs: the cache, the owner vector, and where the slab starts.
+//! have what a free needs: the reciprocal of the object size, where the slab starts, the owner vector, the cache.
 
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -59,7 +59,7 @@ impl PageIdx {
     }
 }
 
-/// Sums to one cache line: 16 (kind, run) + 24 (slab pointers) + 12 (links) + 4 (owner) + 8 (slab count and start).
+/// Sums to one cache line: 12 (kind, run) + 4 (count or owner) + 32 (slab's size, cache, vector, bits) + 4 (start) + 12 (links).
 #[repr(C, align(64))]
 pub(crate) struct Page {
     /// Written under the page lock.
@@ -71,10 +71,13 @@ pub(crate) struct Page {
     head: AtomicU32,
     /// Pages of the run, in the head. Under the page lock, or by the run's owner.
     nr_pages: AtomicU32,
-    /// A large object's owner: the vessel that was charged, or 0. By the object's owner.
-    pub(crate) owner: AtomicU32,
-    /// A slab's cache, in each of its pages; null in all others. Set before the slab is published, cleared before its pages
-    /// are given back.
+    /// A slab: its free objects, under the cache's lock. A large object: its owner, the vessel that was charged or 0, by who
+    /// has the object.
+    count_or_owner: AtomicU32,
+    /// ⌈2^64 / size⌉ of a slab's objects, in each of its pages; 0 in all others. Set when all else is there, cleared before the
+    /// pages are given back.
+    pub(crate) reciprocal: AtomicU64,
+    /// A slab's cache, in each of its pages. Stays what it was when the slab is gone.
     pub(crate) cache: AtomicPtr<u8>,
     /// A slab's owner vector, or null. Installed in the head once by compare-exchange, then copied to the other pages by
     /// whoever wants to use it; taken when the slab is destroyed.
@@ -82,9 +85,7 @@ pub(crate) struct Page {
     /// A slab's free objects, a bit each: the bits themselves up to 64 objects, else the address of the words. Under the
     /// cache's lock.
     pub(crate) free_bits: AtomicU64,
-    /// Free objects of a slab. Under the cache's lock.
-    pub(crate) nr_free: AtomicU32,
-    /// The lower half of the address of a slab's start, in each of its pages. Set with `cache`.
+    /// The lower half of the address of a slab's start, in each of its pages.
     pub(crate) start: AtomicU32,
     /// Links of the heap that the run is in. Under the lock of the heap's owner.
     pub(super) child: AtomicU32,
@@ -110,6 +111,18 @@ impl Page {
 
     pub(super) fn set_dirty(&self, dirty: bool) {
         self.dirty.store(u8::from(dirty), Ordering::Relaxed);
+    }
+
+    /// Free objects of a slab.
+    #[inline]
+    pub(crate) fn nr_free(&self) -> &AtomicU32 {
+        &self.count_or_owner
+    }
+
+    /// The owner of a large object.
+    #[inline]
+    pub(crate) fn owner(&self) -> &AtomicU32 {
+        &self.count_or_owner
     }
 
     #[inline]

@@ -8,8 +8,8 @@ use crate::sync::Lock;
 
 /// Room for this many full sheaves.
 pub(super) const MAX_FULL: usize = if cfg!(loom) { 1 } else { 16 };
-/// Room for this many empty ones: they cost memory, and another is soon made.
-const MAX_EMPTY: usize = if cfg!(loom) { 1 } else { 2 };
+/// Room for this many empty ones: they cost memory, and others are soon made.
+const MAX_EMPTY: usize = 1;
 
 pub(crate) struct Barn<S> {
     shelves: Lock<Shelves<S>>,

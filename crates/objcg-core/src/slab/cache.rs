@@ -9,7 +9,6 @@
 use super::barn::Barn;
 use super::cpu_sheaves::CpuSheaves;
 use super::lists::SlabLists;
-use core::ptr::NonNull;
 
 use super::sheaf::Sheaf;
 use super::sheaf_size::SheafSize;
@@ -168,9 +167,30 @@ impl Cache {
     /// The cache of a slab's page; `None` for pages of no slab.
     #[inline(always)]
     pub(crate) fn of_page(page: &Page) -> Option<&'static Cache> {
-        let cache = NonNull::new(page.cache.load(Ordering::Relaxed))?.cast::<Cache>();
-        // SAFETY: only pointers to caches are put there, and caches are never unmapped.
-        Some(unsafe { cache.as_ref() })
+        // Acquire pairs with the Release in `new_slab`.
+        (page.reciprocal.load(Ordering::Acquire) != 0).then(|| Cache::of_slab_page(page))
+    }
+
+    /// The cache of a page that is a slab's, or was.
+    #[inline(always)]
+    fn of_slab_page(page: &Page) -> &'static Cache {
+        let cache = page.cache.load(Ordering::Relaxed).cast_const().cast::<Cache>();
+        // SAFETY: a page that became a slab's has a pointer to a cache, and caches are never unmapped.
+        unsafe { &*cache }
+    }
+
+    /// The cache and the number of the object at `offset` in the slab that a page belongs to; `None` if none starts there.
+    #[inline(always)]
+    pub(super) fn object_in(page: &Page, offset: u32) -> Option<(&'static Cache, u32)> {
+        // Acquire pairs with the Release in `new_slab`. 0 for pages of no slab.
+        let reciprocal = page.reciprocal.load(Ordering::Acquire);
+        let obj_idx = quotient(offset, reciprocal)?;
+        let cache = Cache::of_slab_page(page);
+        (obj_idx < cache.nr_objects()).then_some((cache, obj_idx))
+    }
+
+    pub(super) fn reciprocal(&self) -> u64 {
+        self.reciprocal.load(Ordering::Relaxed)
     }
 
     pub(super) fn as_page_field(&self) -> *mut u8 {
@@ -191,18 +211,9 @@ impl Cache {
         self.nr_pages.load(Ordering::Relaxed)
     }
 
+    /// Empty slabs that it keeps: none while its slabs stand nearly empty.
     pub(super) fn keep_empty(&self) -> u32 {
-        self.keep_empty.load(Ordering::Relaxed)
-    }
-
-    /// The number of the object at `offset` in its slab; `None` if none starts there.
-    #[inline(always)]
-    pub(super) fn obj_idx(&self, offset: u32) -> Option<u32> {
-        let reciprocal = self.reciprocal.load(Ordering::Relaxed);
-        let product = u128::from(offset) * u128::from(reciprocal);
-        let idx = (product >> 64) as u32;
-        // The fraction of a multiple is below the reciprocal, any other is not.
-        ((product as u64) < reciprocal && idx < self.nr_objects()).then_some(idx)
+        if self.sheaf_size.lets_slabs_go() { 0 } else { self.keep_empty.load(Ordering::Relaxed) }
     }
 
     /// The CPUs' stacks of this cache.
@@ -225,7 +236,7 @@ impl Cache {
 
     /// What an object costs its owner: its slot and its owner word.
     #[inline]
-    pub(super) fn price(&self) -> u64 {
+    pub(crate) fn price(&self) -> u64 {
         (self.size() + hooks::OWNER_BYTES) as u64
     }
 
@@ -239,21 +250,34 @@ impl Cache {
         }
     }
 
+    /// Whether any slab has an owner vector: without one nothing is charged.
+    pub(super) fn has_owners(&self) -> bool {
+        self.counters.owner_bytes.load(Ordering::Relaxed) != 0
+    }
+
     /// Objects that its slabs have room for.
     pub(super) fn nr_places(&self) -> u64 {
         self.counters.nr_slabs.load(Ordering::Relaxed) * u64::from(self.nr_objects())
     }
 }
 
-/// ⌈2^64 / size⌉. Offset × this is ⌊offset / size⌋ in the upper half, and in the lower half less than this exactly for multiples:
-/// the rounding adds less than offset, and offsets and sizes are below 2^20.
+/// ⌈2^64 / size⌉.
 const fn reciprocal(size: usize) -> u64 {
     (u64::MAX / size as u64) + 1
 }
 
+/// `offset / size`, by the reciprocal of the size; `None` of what is no multiple, and by 0. Offset × reciprocal is ⌊offset / size⌋
+/// in the upper half, and in the lower half less than the reciprocal exactly for multiples: the rounding adds less than offset,
+/// and offsets and sizes are below 2^20.
+#[inline(always)]
+fn quotient(offset: u32, reciprocal: u64) -> Option<u32> {
+    let product = u128::from(offset) * u128::from(reciprocal);
+    ((product as u64) < reciprocal).then_some((product >> 64) as u32)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Cache;
+    use super::{quotient, reciprocal};
     use crate::size_class::{SizeClass, SlabGeometry};
 
     #[test]
@@ -261,12 +285,13 @@ mod tests {
         for class in SizeClass::all() {
             let size = class.size();
             let geometry = SlabGeometry::for_size(size);
-            let cache = Cache::for_engine(size, geometry);
+            let reciprocal = reciprocal(size);
             for offset in 0..geometry.pages * 4096 {
                 let idx = offset / size as u32;
-                let starts = offset % size as u32 == 0 && idx < geometry.objects;
-                assert_eq!(cache.obj_idx(offset), starts.then_some(idx), "size {size}, offset {offset}");
+                let starts = offset % size as u32 == 0;
+                assert_eq!(quotient(offset, reciprocal), starts.then_some(idx), "size {size}, offset {offset}");
             }
+            assert_eq!(quotient(0, 0), None, "a page of no slab");
         }
     }
 }

@@ -25,10 +25,12 @@ use core::mem;
 use core::ptr::NonNull;
 
 use super::cache::Cache;
-use super::sheaf::{FreeObject, OnStack, Sheaf};
+use super::free_object::FreeObject;
+use super::sheaf::{OnStack, Sheaf};
 use super::{SlabObject, in_kind, meta, sheaf_size};
 use crate::cpu::{self, CpuId, Stacks, nr_cpus};
 use crate::hooks;
+use crate::memcg::ROOT_VESSEL;
 use crate::report::die;
 use crate::sync::{Guard, Lock, Ordering};
 
@@ -61,12 +63,11 @@ impl Cache {
     /// else the object, if there was one, for [`Cache::alloc_rest`].
     #[inline(always)]
     pub(crate) fn alloc_from(stacks: Stacks) -> Result<NonNull<u8>, Option<FreeObject>> {
-        let object = FreeObject::of_owner(stacks.pop().ok_or(None)?, hooks::current())?;
-        if !SlabObject::is_marked(object.address) {
+        let object = FreeObject::at(stacks.pop().ok_or(None)?);
+        if !object.is_of(hooks::current()) {
             return Err(Some(object));
         }
-        SlabObject::clear_mark(object.address);
-        Ok(object.address)
+        Ok(object.hand_out())
     }
 
     /// The rest of an allocation that [`Cache::alloc_from`] did not finish.
@@ -74,39 +75,38 @@ impl Cache {
     #[inline(never)]
     pub(crate) fn alloc_rest(&'static self, object: Option<FreeObject>) -> Option<NonNull<u8>> {
         match object {
-            Some(object) => self.hand_over(object),
-            None => self.alloc_slow(),
+            Some(object) if object.exists() => self.hand_over(object),
+            _ => self.alloc_slow(),
         }
     }
 
     /// Gives an object back to its cache.
     #[inline(always)]
     pub(crate) fn free(object: SlabObject) {
-        object.mark();
         let free = object.into_free();
-        if !object.cache.stacks().push(free.entry()) {
+        if !object.cache.stacks().push(free.address()) {
             object.cache.free_slow(free);
         }
     }
 
     /// Hands out an object that was taken out of a sheaf, whosever it is; aborts if it has lost its mark.
     fn hand_over(&'static self, object: FreeObject) -> Option<NonNull<u8>> {
-        if !SlabObject::is_marked(object.address) {
-            die!("{:p}: freed twice, or written to after it was freed: {} bytes", object.address, self.size());
-        }
-        if object.owner() != hooks::current() && !self.change_owner(object) {
+        if !object.is_of(hooks::current()) && !self.change_owner(object) {
+            object.mark(ROOT_VESSEL);
             self.take_back(object);
             return None;
         }
-        SlabObject::clear_mark(object.address);
-        Some(object.address)
+        Some(object.hand_out())
     }
 
-    /// Charges a free object to the current group instead of its owner; false if that was refused.
-    fn change_owner(&'static self, object: FreeObject) -> bool {
+    /// Charges a free object to the current group instead of its owner; false if that was refused: then it is nobody's.
+    fn change_owner(&'static self, free: FreeObject) -> bool {
+        let object = SlabObject::of(free.address());
+        if free.marked() != u64::from(object.owner_id()) {
+            die!("{:p}: freed twice, or written to after it was freed: {} bytes", object.address, self.size());
+        }
         // Nobody's, and not the root's: its slab needs an owner vector now.
-        let owner = object.owner_word().or_else(|| self.owner_word(&SlabObject::of(object.address)));
-        owner.is_some_and(|owner| hooks::change_owner(owner, self.price()))
+        self.owner_word(&object).is_some_and(|owner| hooks::change_owner(owner, self.price()))
     }
 
     /// An object that could not be handed out is free again.
@@ -171,7 +171,6 @@ impl Cache {
 
     /// The same as [`Cache::free`] through the sheaves of a given CPU, under their lock.
     pub(crate) fn free_on(cpu: CpuId, object: SlabObject) {
-        object.mark();
         object.cache.free_to(cpu, object.into_free());
     }
 
@@ -185,7 +184,7 @@ impl Cache {
     /// Puts an object of a cache without sheaves back; the engine's own are nobody else's to free.
     fn put_alien(&self, object: FreeObject) {
         if self.is_engines() {
-            die!("{:p}: not the address of an object", object.address);
+            die!("{:p}: not the address of an object", object.address());
         }
         self.put_one(object);
     }
@@ -308,10 +307,11 @@ impl CpuSheaves {
     /// Whether the test is true of the owner of some object here, as far as can be seen while others are at work.
     pub(super) fn any_owner(&self, cache: &Cache, cpu: CpuId, mut test: impl FnMut(u32) -> bool) -> bool {
         let pair = self.0.lock();
-        pair.sheaves().any(|sheaf| sheaf.iter().any(|object| test(object.owner())))
+        pair.sheaves().any(|sheaf| sheaf.iter().any(|object| test(SlabObject::of(object.address()).owner_id())))
             || pair.on_stack.as_ref().is_some_and(|on_stack| {
                 let top = cache.stacks().top(cpu).load(Ordering::Relaxed);
-                on_stack.owners(top).any(test)
+                let mut objects = on_stack.words(top).filter_map(SlabObject::alleged);
+                objects.any(|object| test(object.owner_id()))
             })
     }
 
@@ -385,8 +385,8 @@ impl Pair {
     }
 
     fn free(&mut self, cache: &Cache, object: FreeObject) {
-        if self.main.as_ref().and_then(Sheaf::last) == Some(object.address) {
-            die!("{:p}: double free of an object of {} bytes", object.address, cache.size());
+        if self.main.as_ref().and_then(Sheaf::last) == Some(object) {
+            die!("{:p}: double free of an object of {} bytes", object.address(), cache.size());
         }
         let pushed = self.main.as_mut().is_some_and(|main| main.push(object));
         if !pushed {

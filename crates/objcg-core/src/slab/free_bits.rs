@@ -32,7 +32,7 @@ pub(super) fn init(page: &Page, nr_objects: u32) -> bool {
         word.store(u64::MAX >> (64 - nr_bits), Ordering::Relaxed);
         left -= nr_bits;
     }
-    page.nr_free.store(nr_objects, Ordering::Relaxed);
+    page.nr_free().store(nr_objects, Ordering::Relaxed);
     true
 }
 
@@ -71,7 +71,7 @@ pub(super) fn take(page: &Page, nr_objects: u32, want: u32, mut found: impl FnMu
             break;
         }
     }
-    page.nr_free.store(page.nr_free.load(Ordering::Relaxed) - nr_taken, Ordering::Relaxed);
+    page.nr_free().store(page.nr_free().load(Ordering::Relaxed) - nr_taken, Ordering::Relaxed);
     nr_taken
 }
 
@@ -84,7 +84,12 @@ pub(super) fn put(page: &Page, nr_objects: u32, obj_idx: u32) -> Option<u32> {
         return None;
     }
     word.store(bits | bit, Ordering::Relaxed);
-    let nr_free = page.nr_free.load(Ordering::Relaxed) + 1;
-    page.nr_free.store(nr_free, Ordering::Relaxed);
+    let nr_free = page.nr_free().load(Ordering::Relaxed) + 1;
+    page.nr_free().store(nr_free, Ordering::Relaxed);
     Some(nr_free)
+}
+
+/// Whether an object is marked free.
+pub(super) fn is_free(page: &Page, nr_objects: u32, obj_idx: u32) -> bool {
+    words(page, nr_objects)[(obj_idx / 64) as usize].load(Ordering::Relaxed) & (1 << (obj_idx % 64)) != 0
 }

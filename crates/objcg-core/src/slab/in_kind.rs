@@ -5,9 +5,10 @@
 use super::cache::Cache;
 use super::sheaf::Sheaf;
 use super::sheaf_size::most_shelved;
-use super::{caches, typed_caches};
+use super::{SlabObject, caches, typed_caches};
 use crate::cpu::nr_cpus;
 use crate::hooks;
+use crate::memcg::ROOT_VESSEL;
 use crate::size_class::SMALLEST;
 
 /// Lets drains reach the sheaves.
@@ -53,8 +54,7 @@ impl Members {
 
 impl Cache {
     fn discharge(&self, members: &mut Members) {
-        // Without an owner vector nothing was ever charged.
-        if self.stat().owner_bytes == 0 {
+        if !self.has_owners() {
             return;
         }
         self.for_each_slot(|cpu, slot| {
@@ -68,8 +68,12 @@ impl Cache {
     }
 
     fn discharge_sheaf(&self, sheaf: &Sheaf, members: &mut Members) {
-        let words =
-            sheaf.iter().filter(|object| members.contain(object.owner())).filter_map(|object| object.owner_word());
+        let words = sheaf.iter().filter_map(|free| {
+            let object = SlabObject::of(free.address());
+            let owner = object.real_owner().filter(|_| members.contain(object.owner_id()))?;
+            free.mark(ROOT_VESSEL);
+            Some(owner)
+        });
         hooks::discharge(words, self.price());
     }
 

@@ -8,8 +8,9 @@
 use core::ptr::NonNull;
 
 use super::cache::Cache;
+use super::free_object::FreeObject;
 use super::obj_exts::{self, OwnerVector};
-use super::sheaf::{FreeObject, Sheaf};
+use super::sheaf::Sheaf;
 use super::{SlabObject, free_bits, meta};
 use crate::hooks;
 use crate::page_alloc::{self, Page, PageIdx, PageKind, Run, RunHeap, page};
@@ -42,15 +43,12 @@ impl SlabLists {
             };
             let head = page(slab);
             let base = page_alloc::address(slab);
-            let vector = obj_exts::load(&head.obj_exts);
             nr_taken += free_bits::take(head, cache.nr_objects(), want - nr_taken, |obj_idx| {
                 // SAFETY: objects of a slab lie inside its run.
                 let address = unsafe { base.add(obj_idx as usize * cache.size()) };
-                SlabObject::mark_taken(address);
-                // SAFETY: the number is an object's of this slab, and the vector stays as long as it is taken.
-                found(FreeObject::new(address, unsafe { vector.word(obj_idx) }));
+                found(FreeObject::of_slab(address));
             });
-            if head.nr_free.load(Ordering::Relaxed) == 0 {
+            if head.nr_free().load(Ordering::Relaxed) == 0 {
                 self.partial.remove(slab);
             }
         }
@@ -106,13 +104,18 @@ impl Cache {
 
     /// Puts a sheaf's objects back into their slabs; empty slabs beyond those kept go back to the page layer.
     pub(super) fn put_all(&self, sheaf: &mut Sheaf) {
-        hooks::discharge(sheaf.iter().filter_map(|object| object.owner_word()), self.price());
+        if self.has_owners() {
+            hooks::discharge(
+                sheaf.iter().filter_map(|object| SlabObject::of(object.address()).real_owner()),
+                self.price(),
+            );
+        }
         self.put(sheaf.drain());
     }
 
     /// Puts one object back into its slab.
     pub(super) fn put_one(&self, object: FreeObject) {
-        if let Some(owner) = object.owner_word() {
+        if let Some(owner) = SlabObject::of(object.address()).real_owner() {
             hooks::discharge_one(owner, self.price());
         }
         self.put(core::iter::once(object));
@@ -124,7 +127,7 @@ impl Cache {
         let mut nr_put = 0;
         let mut lists = self.lists.lock();
         for object in objects {
-            lists.put(self, &SlabObject::of(object.address), &mut surplus);
+            lists.put(self, &SlabObject::of(object.address()), &mut surplus);
             nr_put += 1;
         }
         drop(lists);
@@ -158,6 +161,8 @@ impl Cache {
             page.start.store(run.address().addr().get() as u32, Ordering::Relaxed);
             page.obj_exts.store(OwnerVector::nobodys().as_ptr(), Ordering::Relaxed);
             page.cache.store(self.as_page_field(), Ordering::Relaxed);
+            // Release pairs with the Acquire of whoever looks a page up: the rest is there.
+            page.reciprocal.store(self.reciprocal(), Ordering::Release);
         }
         self.counters.nr_slabs.fetch_add(1, Ordering::Relaxed);
         // Only now: a walk that finds a slab may read all of its descriptor.
@@ -173,7 +178,7 @@ impl Cache {
             let run = Run::of_head(slab);
             // From here on a walk finds no slab here, and a stray free no cache.
             page_alloc::retract_slab(&run);
-            run.pages().for_each(|page| page.cache.store(core::ptr::null_mut(), Ordering::Relaxed));
+            run.pages().for_each(|page| page.reciprocal.store(0, Ordering::Relaxed));
             page_alloc::free(run);
             if let Some((address, nr_bytes)) = bits {
                 let words = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
@@ -188,7 +193,7 @@ impl Cache {
     }
 
     /// The owner word of an object, in a vector that is made now if the slab has none yet; `None` without memory.
-    pub(super) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
+    pub(crate) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
         if let Some(vector) = obj_exts::load(&object.page.obj_exts).if_real() {
             return Some(object.owner_in(vector));
         }
@@ -225,5 +230,29 @@ impl Cache {
         self.counters.owner_bytes.fetch_sub(self.full_owner_bytes(), Ordering::Relaxed);
         // SAFETY: the vector was never installed, or its slab is gone: nothing refers to it.
         unsafe { meta::free(vector.first().cast(), self.owner_vector_bytes()) };
+    }
+}
+
+impl SlabObject {
+    /// Aborts if the object is free. Free ones bear a mark; a live one may by what its user wrote, so that is looked into.
+    pub(crate) fn check_live(&self) {
+        if FreeObject::at(self.address).is_of(self.owner_id()) {
+            self.look_whether_free();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_whether_free(&self) {
+        // Objects in sheaves count as taken: they go to their slabs first, and those stay.
+        self.cache.shrink_to(u32::MAX);
+        let _lists = self.cache.lists.lock();
+        let is_live = SlabObject::find(self.address).is_some_and(|now| {
+            let nr_objects = now.cache.nr_objects();
+            !free_bits::is_free(page(now.slab()), nr_objects, now.obj_idx)
+        });
+        if !is_live {
+            die!("{:p}: realloc of a free object of {} bytes", self.address, self.cache.size());
+        }
     }
 }

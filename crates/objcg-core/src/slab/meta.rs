@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 
 use super::cache::Cache;
 use super::free_bits::INLINE_OBJECTS;
-use super::sheaf::FreeObject;
+use super::free_object::FreeObject;
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageKind, Run};
 use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry};
@@ -34,7 +34,7 @@ const fn caches() -> [Cache; NR_CLASSES] {
 /// Zeroed memory of at least `nr_bytes`, aligned to 64 bytes when that is a multiple of 64.
 pub(crate) fn alloc(nr_bytes: usize) -> Option<NonNull<u8>> {
     let (memory, zeroed) = match class_of(nr_bytes) {
-        Some(class) => (CACHES[class.index()].take_one()?.address, false),
+        Some(class) => (CACHES[class.index()].take_one()?.address(), false),
         None => {
             let run = page_alloc::alloc(u32::try_from(nr_bytes.div_ceil(PAGE_SIZE)).ok()?, 1, PageKind::Engine)?;
             (run.address(), run.zeroed)
@@ -53,7 +53,7 @@ pub(crate) fn alloc(nr_bytes: usize) -> Option<NonNull<u8>> {
 /// Nothing refers to the memory any more.
 pub(crate) unsafe fn free(memory: NonNull<u8>, nr_bytes: usize) {
     match class_of(nr_bytes) {
-        Some(class) => CACHES[class.index()].put_one(FreeObject::nobodys(memory)),
+        Some(class) => CACHES[class.index()].put_one(FreeObject::at(memory)),
         None => {
             let addr = memory.as_ptr() as usize;
             if let Some(page) = page_alloc::page_at(addr) {

@@ -6,7 +6,7 @@
 
 #![expect(unsafe_code, reason = "vectors are reached through a pointer in the descriptor")]
 
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 use core::slice;
 
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
@@ -71,12 +71,6 @@ impl OwnerVector {
         // SAFETY: the caller vouches for length and life time; the elements are atomics.
         unsafe { slice::from_raw_parts(self.0.as_ptr(), nr_objects as usize) }
     }
-}
-
-/// Whether a word is one that nobody writes: its object's slab had no vector of its own when it was looked up.
-#[cfg(not(loom))]
-pub(super) fn is_nobodys(word: &AtomicU32) -> bool {
-    NOBODYS.as_ptr_range().contains(&ptr::from_ref(word))
 }
 
 /// Installs `vector` in place of `nobodys` unless another one was; returns the one that is there, and whether it is the

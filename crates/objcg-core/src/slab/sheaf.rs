@@ -6,91 +6,33 @@
 //!
 //! # Layout
 //!
-//! Places of two words, so that sections need not know its bounds:
+//! Places of a word, so that sections need not know its bounds:
 //!
-//! | place | first word | second word |
-//! |---|---|---|
-//! | header | 1: the bottom | how many objects, how many fit |
-//! | 1 … capacity | an object's address | the address of its owner word |
-//! | lid | 1 | |
+//! | place | holds |
+//! |---|---|
+//! | header | how many objects, how many fit; 1: the bottom |
+//! | 1 … capacity | an object's address |
+//! | lid | 1 |
+//!
+//! Whose an object is, its mark says ([`super::free_object`]).
 
 #![expect(unsafe_code, reason = "the places follow the header in one allocation of the engine's memory")]
 
 use core::ptr::NonNull;
 
-use objcg_rseq::END;
-
+use super::free_object::FreeObject;
 use super::meta;
-use super::obj_exts::{self, OwnerVector};
-use crate::cpu::{Entry, RawEntry};
-use crate::sync::{AtomicU32, Ordering};
-
-/// A free object on its way: where it is, and the word that says to whom it is still charged.
-#[derive(Clone, Copy)]
-pub(crate) struct FreeObject {
-    pub(crate) address: NonNull<u8>,
-    owner: &'static AtomicU32,
-}
-
-impl FreeObject {
-    #[inline(always)]
-    pub(super) fn new(address: NonNull<u8>, owner: &'static AtomicU32) -> FreeObject {
-        FreeObject { address, owner }
-    }
-
-    /// An object that was never charged.
-    pub(super) fn nobodys(address: NonNull<u8>) -> FreeObject {
-        // SAFETY: the vector of slabs without one has a first word, and is never destroyed.
-        FreeObject { address, owner: unsafe { OwnerVector::nobodys().word(0) } }
-    }
-
-    /// The vessel that it is charged to.
-    #[inline]
-    pub(crate) fn owner(&self) -> u32 {
-        // Relaxed: an object is in one hand at a time; handing it over orders the accesses.
-        self.owner.load(Ordering::Relaxed)
-    }
-
-    /// Its owner word, if its slab had an owner vector when it was freed.
-    pub(super) fn owner_word(&self) -> Option<&'static AtomicU32> {
-        (!obj_exts::is_nobodys(self.owner)).then_some(self.owner)
-    }
-
-    #[inline(always)]
-    pub(super) fn entry(self) -> Entry {
-        Entry { object: self.address, note: core::ptr::from_ref(self.owner).cast_mut().cast() }
-    }
-
-    /// Of what was popped off a stack, if it is an object of that vessel; else the object, if it was any.
-    #[inline(always)]
-    pub(super) fn of_owner(popped: RawEntry, vessel: u32) -> Result<FreeObject, Option<FreeObject>> {
-        let RawEntry { object, note } = popped;
-        // SAFETY: the note is an entry's or `NO_NOTE`'s address: words both. An owner vector stays as long as its slab, which
-        // the object keeps.
-        let owner: &AtomicU32 = unsafe { &*note.cast_const().cast() };
-        if owner.load(Ordering::Relaxed) != vessel {
-            return Err(NonNull::new(object).map(|address| FreeObject { address, owner }));
-        }
-        // SAFETY: no vessel has the number that all ones are, so there was an entry, and entries have objects.
-        Ok(FreeObject { address: unsafe { NonNull::new_unchecked(object) }, owner })
-    }
-
-    #[inline(always)]
-    pub(super) fn of_entry(entry: Entry) -> FreeObject {
-        // SAFETY: entries are made by `entry` only; an owner vector stays as long as its slab, which this object keeps.
-        FreeObject { address: entry.object, owner: unsafe { &*entry.note.cast_const().cast() } }
-    }
-}
+use crate::cpu::END;
 
 #[repr(C)]
 struct Header {
-    bottom: usize,
     nr_objects: u32,
     capacity: u32,
+    bottom: usize,
 }
 
-const PLACE_BYTES: usize = size_of::<Entry>();
-const _: () = assert!(size_of::<Header>() == PLACE_BYTES);
+const PLACE_BYTES: usize = size_of::<usize>();
+const _: () = assert!(size_of::<Header>() == 2 * PLACE_BYTES);
 
 /// An owned sheaf.
 ///
@@ -115,11 +57,11 @@ impl Sheaf {
     pub(super) fn new(capacity: u32) -> Option<Sheaf> {
         let header = meta::alloc(nr_bytes(capacity))?.cast::<Header>();
         // SAFETY: the memory is new, aligned to 8 and large enough for the header.
-        unsafe { header.write(Header { bottom: END, nr_objects: 0, capacity }) };
+        unsafe { header.write(Header { nr_objects: 0, capacity, bottom: END }) };
         // INVARIANT: the allocation has room for the header, `capacity` places and the lid.
         let sheaf = Sheaf(header);
         // SAFETY: the lid's place is inside the allocation.
-        unsafe { sheaf.place(capacity + 1).cast::<usize>().write(END) };
+        unsafe { sheaf.place(capacity + 1).write(END) };
         Some(sheaf)
     }
 
@@ -140,10 +82,10 @@ impl Sheaf {
         unsafe { self.0.as_mut() }
     }
 
-    /// Place `index` counted from the header, which is 0.
-    fn place(&self, index: u32) -> NonNull<Entry> {
+    /// Place `index` counted from the bottom, which is 0.
+    fn place(&self, index: u32) -> NonNull<usize> {
         // SAFETY: `index` is at most `capacity + 1` in every caller, so the place is inside the allocation.
-        unsafe { self.0.cast::<Entry>().add(index as usize) }
+        unsafe { self.0.cast::<usize>().add(1 + index as usize) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -163,8 +105,8 @@ impl Sheaf {
     }
 
     /// The object that came last.
-    pub(super) fn last(&self) -> Option<NonNull<u8>> {
-        (!self.is_empty()).then(|| self.read(self.nr_objects()).address)
+    pub(super) fn last(&self) -> Option<FreeObject> {
+        (!self.is_empty()).then(|| self.read(self.nr_objects()))
     }
 
     pub(super) fn pop(&mut self) -> Option<FreeObject> {
@@ -180,13 +122,16 @@ impl Sheaf {
         }
         self.header_mut().nr_objects += 1;
         // SAFETY: the place is below the lid and ours to write.
-        unsafe { self.place(self.nr_objects()).write(object.entry()) };
+        unsafe { self.place(self.nr_objects()).write(object.address().as_ptr().expose_provenance()) };
         true
     }
 
     fn read(&self, index: u32) -> FreeObject {
-        // SAFETY: places from 1 to the number of objects are set by `push`, or by a section that did the same.
-        FreeObject::of_entry(unsafe { self.place(index).read() })
+        // SAFETY: the place is inside the sheaf.
+        let address = unsafe { self.place(index).read() };
+        let address = core::ptr::with_exposed_provenance_mut(address);
+        // SAFETY: places from 1 to the number of objects are set by `push`, or by a section that did the same: to objects.
+        FreeObject::at(unsafe { NonNull::new_unchecked(address) })
     }
 
     /// The objects, oldest first.
@@ -221,26 +166,22 @@ impl OnStack {
     }
 
     pub(super) fn nr_objects(&self, top: usize) -> u32 {
-        ((top - self.0.as_ptr() as usize) / PLACE_BYTES) as u32
+        ((top - self.0.as_ptr() as usize) / PLACE_BYTES) as u32 - 1
     }
 
-    /// The owners of the objects under that top, as they are at this moment: sections may be changing them.
-    pub(super) fn owners(&self, top: usize) -> impl Iterator<Item = u32> + '_ {
-        (1..=self.nr_objects(top) as usize).filter_map(|index| {
-            // SAFETY: the second word of the place is inside the sheaf, which stays while it is on the stack.
-            let note = unsafe { self.0.cast::<*mut u8>().add(2 * index + 1) };
+    /// The words of the places under that top, as they are at this moment: sections may be changing them. They are objects'
+    /// addresses, or 0 where the top is seen before the object.
+    pub(super) fn words(&self, top: usize) -> impl Iterator<Item = usize> + '_ {
+        (1..=self.nr_objects(top) as usize).map(|index| {
+            // SAFETY: the place is inside the sheaf, which stays while it is on the stack.
+            let place = unsafe { self.0.cast::<usize>().add(1 + index) };
             // SAFETY: as just said. Volatile: a section may write it meanwhile.
-            let note = unsafe { note.read_volatile() };
-            // Null: the top is seen before the entry. Otherwise the address of an owner word, in the engine's memory, which
-            // stays mapped.
-            let word = NonNull::new(note.cast::<AtomicU32>())?;
-            // SAFETY: as just said.
-            Some(unsafe { word.as_ref() }.load(Ordering::Relaxed))
+            unsafe { place.read_volatile() }
         })
     }
 }
 
 /// Of the header, the places and the lid.
 fn nr_bytes(capacity: u32) -> usize {
-    (capacity as usize + 2) * PLACE_BYTES
+    size_of::<Header>() + (capacity as usize + 1) * PLACE_BYTES
 }

@@ -8,11 +8,11 @@
 //!
 //! | | objects | bytes |
 //! |---|---|---|
-//! | first size | 2 … 62 | 4 KiB |
-//! | largest | 4 … 254 | 64 KiB |
+//! | first size | 2 … 61 | 4 KiB |
+//! | largest | 4 … 509 | 64 KiB |
 //! | smallest, while slabs stand empty | 2 … 4 | 4 KiB |
 //!
-//! With bottom and lid, 62 and 254 objects make sheaves of 1 and 4 KiB. All that grew share [`EXTRA_BYTES`]; when it is used up,
+//! With header and lid, 61 and 509 objects make sheaves of 512 bytes and 4 KiB. All that grew share [`EXTRA_BYTES`]; when it is used up,
 //! all start again.
 
 use super::barn::MAX_FULL;
@@ -20,15 +20,15 @@ use crate::page_alloc;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 const FIRST_BYTES: usize = 4 << 10;
-const FIRST_OBJECTS: (usize, usize) = (2, 62);
+const FIRST_OBJECTS: (usize, usize) = (2, 61);
 const LARGEST_BYTES: usize = 64 << 10;
-const LARGEST_OBJECTS: (usize, usize) = (4, 254);
+const LARGEST_OBJECTS: (usize, usize) = (4, 509);
 const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// Bytes by which all sheaf sizes together may exceed the first ones.
-const EXTRA_BYTES: usize = 1 << 20;
+const EXTRA_BYTES: usize = 1 << 19;
 /// Bytes of objects that may wait in all barns together: this, and a share of the pages in use.
-const SHELVED_BYTES: usize = 2 << 20;
+const SHELVED_BYTES: usize = 5 << 18;
 const SHELVED_SHARE: usize = 32;
 /// Slabs with fewer than one object in this many places stand nearly empty. The second is for caches whose objects came back
 /// every time that their sheaves were emptied.
@@ -114,7 +114,12 @@ impl SheafSize {
 
     /// Full sheaves that may wait in the barn: none while slabs stand empty.
     pub(super) fn barn_limit(&self) -> usize {
-        if self.look_at.load(Ordering::Relaxed) == u64::MAX { MAX_FULL } else { 0 }
+        if self.lets_slabs_go() { 0 } else { MAX_FULL }
+    }
+
+    /// Whether sheaves were emptied since slabs stood empty, and objects were not wanted again.
+    pub(super) fn lets_slabs_go(&self) -> bool {
+        self.look_at.load(Ordering::Relaxed) != u64::MAX
     }
 
     /// Objects are about to come from the slabs.
@@ -179,7 +184,7 @@ impl SheafSize {
         {
             return false;
         }
-        if self.look_at.load(Ordering::Relaxed) == u64::MAX {
+        if !self.lets_slabs_go() {
             self.before.store(self.capacity(), Ordering::Relaxed);
         }
         // Release: whoever sees that sheaves were emptied restores the capacity from before. Another CPU may do so between these

@@ -6,8 +6,7 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use super::{
-    END, Entry, PerCpu, Stack, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push,
-    push_many,
+    END, PerCpu, Stack, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push, push_many,
 };
 use crate::arch;
 use core::mem::MaybeUninit;
@@ -20,7 +19,7 @@ const NR_PLACES: usize = 4;
 #[repr(C, align(256))]
 struct Part {
     stack: Stack,
-    places: [[usize; 2]; NR_PLACES + 2],
+    places: [usize; NR_PLACES + 2],
     guard: u32,
     word: TaggedWord,
     counter: u64,
@@ -32,7 +31,7 @@ const _: () = assert!(size_of::<Part>() == 1 << SHIFT);
 fn parts() -> *mut Part {
     let part = |_| Part {
         stack: ptr::null_mut(),
-        places: [[0; 2]; NR_PLACES + 2],
+        places: [0; NR_PLACES + 2],
         guard: 0,
         word: TaggedWord { word: 7 << 32 | 10, limit: 20 },
         counter: 0,
@@ -40,8 +39,8 @@ fn parts() -> *mut Part {
     };
     let parts = Box::leak(Box::new([part(0), part(1)]));
     for part in parts.iter_mut() {
-        part.places[0] = [END, 0];
-        part.places[NR_PLACES + 1] = [END, 0];
+        part.places[0] = END;
+        part.places[NR_PLACES + 1] = END;
         part.stack = part.places.as_mut_ptr();
     }
     parts.as_mut_ptr()
@@ -59,9 +58,8 @@ fn pretend(cpu: u32) {
     unsafe { arch::thread_store::<4>(arch::own_offset(), cpu) };
 }
 
-fn entry(number: usize) -> Entry {
-    let object = NonNull::new(ptr::without_provenance_mut(number * 16)).expect("not 0");
-    Entry { object, note: ptr::without_provenance_mut(number) }
+fn object(number: usize) -> NonNull<u8> {
+    NonNull::new(ptr::without_provenance_mut(number * 16)).expect("not 0")
 }
 
 fn stack_of(parts: *mut Part) -> PerCpu<Stack, SHIFT> {
@@ -76,9 +74,9 @@ fn a_thread_that_is_not_registered_gives_up() {
     // SAFETY: the parts are valid.
     assert_eq!(unsafe { pop(stack) }, None);
     // SAFETY: as above.
-    assert!(!unsafe { push(stack, entry(1)) });
+    assert!(!unsafe { push(stack, object(1)) });
     // SAFETY: as above.
-    assert_eq!(unsafe { push_many(stack, &[entry(1)]) }, 0);
+    assert_eq!(unsafe { push_many(stack, &[object(1)]) }, 0);
     // SAFETY: as above.
     assert_eq!(unsafe { pop_many(stack, &mut [MaybeUninit::uninit()]) }, 0);
 }
@@ -94,7 +92,7 @@ fn a_cpu_without_data_gives_up() {
     // SAFETY: as above.
     assert_eq!(unsafe { add_overflowing(PerCpu::<i64, SHIFT>::new(counter.of_cpu(0).cast()), 1) }, Sum::GaveUp);
     // SAFETY: the parts are valid.
-    assert!(!unsafe { push(stack_of(parts), entry(1)) });
+    assert!(!unsafe { push(stack_of(parts), object(1)) });
 }
 
 #[test]
@@ -105,13 +103,13 @@ fn a_stack_gives_back_what_was_put_last_between_its_bottom_and_its_lid() {
     assert_eq!(unsafe { pop(stack) }, None);
     for number in 1..=NR_PLACES {
         // SAFETY: the parts are valid.
-        assert!(unsafe { push(stack, entry(number)) });
+        assert!(unsafe { push(stack, object(number)) });
     }
     // SAFETY: as above.
-    assert!(!unsafe { push(stack, entry(9)) }, "it is full");
+    assert!(!unsafe { push(stack, object(9)) }, "it is full");
     for number in (1..=NR_PLACES).rev() {
         // SAFETY: as above.
-        assert_eq!(unsafe { pop(stack) }, Some(entry(number)));
+        assert_eq!(unsafe { pop(stack) }, Some(object(number)));
     }
     // SAFETY: as above.
     assert_eq!(unsafe { pop(stack) }, None);
@@ -122,26 +120,26 @@ fn the_object_on_top_is_not_put_twice() {
     pretend(0);
     let stack = stack_of(parts());
     // SAFETY: the parts are valid.
-    assert!(unsafe { push(stack, entry(1)) });
+    assert!(unsafe { push(stack, object(1)) });
     // SAFETY: as above.
-    assert!(!unsafe { push(stack, entry(1)) });
+    assert!(!unsafe { push(stack, object(1)) });
 }
 
 #[test]
 fn many_go_and_come_in_order_as_far_as_there_is_room() {
     pretend(1);
     let stack = stack_of(parts());
-    let entries: Vec<_> = (1..=6).map(entry).collect();
+    let objects: Vec<_> = (1..=6).map(object).collect();
     // SAFETY: the parts are valid.
     assert_eq!(unsafe { push_many(stack, &[]) }, 0);
     // SAFETY: as above.
-    assert_eq!(unsafe { push_many(stack, &entries) }, NR_PLACES);
+    assert_eq!(unsafe { push_many(stack, &objects) }, NR_PLACES);
     let mut room = [MaybeUninit::uninit(); 3];
     // SAFETY: as above.
     assert_eq!(unsafe { pop_many(stack, &mut room) }, 3);
     // SAFETY: all three were written.
-    let taken = room.map(|entry| unsafe { entry.assume_init() });
-    assert_eq!(taken, [entry(4), entry(3), entry(2)]);
+    let taken = room.map(|object| unsafe { object.assume_init() });
+    assert_eq!(taken, [object(4), object(3), object(2)]);
     // SAFETY: the parts are valid.
     assert_eq!(unsafe { pop_many(stack, &mut room) }, 1);
     // SAFETY: as above.

@@ -6,10 +6,10 @@ use std::ptr::{self, NonNull};
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
-use objcg_rseq::{END, Entry, PerCpu, Registration, Stack, Stopper, Sum, TaggedWord};
+use objcg_rseq::{END, PerCpu, Registration, Stack, Stopper, Sum, TaggedWord};
 
 pub(crate) const SHIFT: u32 = 14;
-/// Places of each stack: all entries of a test fit one CPU's.
+/// Places of each stack: all objects of a test fit one CPU's.
 pub(crate) const NR_PLACES: usize = 512;
 /// The tags of the two words.
 pub(crate) const TAGS: [u32; 2] = [7, 1 << 31];
@@ -25,7 +25,7 @@ pub(crate) struct Part {
     pub(crate) guard: u32,
     /// Not of this area's stack: the empty one, to take the stack away with.
     pub(crate) stopper: Stopper,
-    pub(crate) places: [[usize; 2]; NR_PLACES + 2],
+    pub(crate) places: [usize; NR_PLACES + 2],
 }
 
 const _: () = assert!(size_of::<Part>() <= 1 << SHIFT);
@@ -56,16 +56,15 @@ pub(crate) fn init() {
     });
 }
 
-/// The number's entry: no two have the same object, and the note can be told from the object.
-pub(crate) fn entry(number: usize) -> Entry {
-    let object = NonNull::new(ptr::without_provenance_mut((number + 1) << 4)).expect("not 0");
-    Entry { object, note: ptr::without_provenance_mut(!number) }
+/// The number's object: no two have the same.
+pub(crate) fn object(number: usize) -> NonNull<u8> {
+    NonNull::new(ptr::without_provenance_mut((number + 1) << 4)).expect("not 0")
 }
 
-/// The number of an entry; both of its words must say the same.
-pub(crate) fn number(of: Entry) -> usize {
-    let number = (of.object.addr().get() >> 4) - 1;
-    assert_eq!(of, entry(number), "half of an entry");
+/// The number of an object.
+pub(crate) fn number(of: NonNull<u8>) -> usize {
+    let number = (of.addr().get() >> 4) - 1;
+    assert_eq!(of, object(number), "nobody's object");
     number
 }
 
@@ -86,8 +85,8 @@ impl Area {
             // SAFETY: zeroes are a valid part, and nobody else knows of it.
             let part = unsafe { &mut *area.part(cpu) };
             part.stopper = Stopper::new();
-            part.places[0][0] = END;
-            part.places[NR_PLACES + 1][0] = END;
+            part.places[0] = END;
+            part.places[NR_PLACES + 1] = END;
             part.stack = part.places.as_mut_ptr();
             part.words = TAGS.map(|tag| TaggedWord { word: u64::from(tag) << 32 | u64::from(LIMIT / 2), limit: LIMIT });
         }
@@ -115,7 +114,7 @@ impl Area {
     }
 
     /// The top of a CPU's stack as other CPUs see it.
-    pub(crate) fn top(self, cpu: u32) -> &'static AtomicPtr<[usize; 2]> {
+    pub(crate) fn top(self, cpu: u32) -> &'static AtomicPtr<usize> {
         // SAFETY: the part is never freed; a pointer and an atomic one have the same layout.
         unsafe { &*self.stack().of_cpu(cpu).cast() }
     }
@@ -126,14 +125,14 @@ impl Area {
         unsafe { &*self.guard().of_cpu(cpu).cast() }
     }
 
-    pub(crate) fn pop(self) -> Option<Entry> {
+    pub(crate) fn pop(self) -> Option<NonNull<u8>> {
         // SAFETY: the area is valid for all CPUs, and its stacks change as the crate's rules allow.
         unsafe { objcg_rseq::pop(self.stack()) }
     }
 
-    pub(crate) fn push(self, entry: Entry) -> bool {
+    pub(crate) fn push(self, object: NonNull<u8>) -> bool {
         // SAFETY: as above.
-        unsafe { objcg_rseq::push(self.stack(), entry) }
+        unsafe { objcg_rseq::push(self.stack(), object) }
     }
 
     pub(crate) fn add(self, delta: u64) -> bool {
@@ -209,17 +208,16 @@ impl Area {
         let mut numbers = Vec::new();
         loop {
             // SAFETY: the top points into the places of a part, and the bottom ends the loop.
-            let [object, note] = unsafe { top.read() };
-            if object == END {
+            let place = unsafe { top.read() };
+            if place == END {
                 return (top, numbers);
             }
-            let object = NonNull::new(ptr::without_provenance_mut(object)).expect("objects are not at 0");
-            numbers.push(number(Entry { object, note: ptr::without_provenance_mut(note) }));
+            numbers.push(number(NonNull::new(ptr::without_provenance_mut(place)).expect("objects are not at 0")));
             top = top.wrapping_sub(1);
         }
     }
 
-    /// Takes all entries of all CPUs; nobody uses them any more.
+    /// Takes all objects of all CPUs; nobody uses them any more.
     pub(crate) fn drain_all(self) -> Vec<usize> {
         // SAFETY: the area is valid.
         let tops = (0..nr_cpus()).map(|cpu| unsafe { (*self.part(cpu)).stack });
@@ -227,8 +225,8 @@ impl Area {
     }
 }
 
-/// Each of the numbers below `nr_entries` is there once.
-pub(crate) fn assert_conserved(mut numbers: Vec<usize>, nr_entries: usize) {
+/// Each of the numbers below `nr_objects` is there once.
+pub(crate) fn assert_conserved(mut numbers: Vec<usize>, nr_objects: usize) {
     numbers.sort_unstable();
-    assert!(numbers.iter().copied().eq(0..nr_entries), "lost or doubled: {numbers:?}");
+    assert!(numbers.iter().copied().eq(0..nr_objects), "lost or doubled: {numbers:?}");
 }

@@ -1,22 +1,23 @@
 //! Nothing is lost and nothing is there twice, on any stack, word or counter.
 
+use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use objcg_rseq::{Entry, Sum};
+use objcg_rseq::Sum;
 
-use crate::area::{Area, LIMIT, NR_PLACES, assert_conserved, entry, nr_cpus, number};
+use crate::area::{Area, LIMIT, NR_PLACES, assert_conserved, nr_cpus, number, object};
 use crate::child::{NO_LIBC_RSEQ, in_child};
 use crate::storm::{NR_ROUNDS, NR_THREADS, let_handlers_use, storm};
 
 /// Fewer than the places of one stack.
-pub(crate) const NR_ENTRIES: usize = NR_PLACES / 2;
+pub(crate) const NR_OBJECTS: usize = NR_PLACES / 2;
 
-/// An area with [`NR_ENTRIES`] entries on whatever stacks.
+/// An area with [`NR_OBJECTS`] objects on whatever stacks.
 pub(crate) fn filled_area() -> Area {
     let area = Area::new();
     assert!(objcg_rseq::register_thread());
-    (0..NR_ENTRIES).for_each(|number| assert!(area.push(entry(number))));
+    (0..NR_OBJECTS).for_each(|number| assert!(area.push(object(number))));
     area
 }
 
@@ -26,16 +27,16 @@ fn count_in_a_storm() {
     assert_eq!(area.count(), (NR_THREADS * NR_ROUNDS) as u64);
 }
 
-fn swap_entries_in_a_storm() {
+fn swap_objects_in_a_storm() {
     let area = filled_area();
     storm(|_, round| {
-        let taken: Vec<Entry> = (0..1 + round % 5).map_while(|_| area.pop()).collect();
-        taken.into_iter().for_each(|entry| {
-            number(entry);
-            assert!(area.push(entry));
+        let taken: Vec<NonNull<u8>> = (0..1 + round % 5).map_while(|_| area.pop()).collect();
+        taken.into_iter().for_each(|object| {
+            number(object);
+            assert!(area.push(object));
         });
     });
-    assert_conserved(area.drain_all(), NR_ENTRIES);
+    assert_conserved(area.drain_all(), NR_OBJECTS);
 }
 
 #[test]
@@ -73,13 +74,13 @@ fn every_turn_of_a_counter_is_told_once() {
 
 #[test]
 fn every_entry_is_there_once() {
-    swap_entries_in_a_storm();
+    swap_objects_in_a_storm();
 }
 
 #[test]
 fn every_entry_is_there_once_under_own_registration() {
     let name = "conservation::every_entry_is_there_once_under_own_registration";
-    in_child(name, &[NO_LIBC_RSEQ], swap_entries_in_a_storm);
+    in_child(name, &[NO_LIBC_RSEQ], swap_objects_in_a_storm);
 }
 
 #[test]
@@ -110,15 +111,15 @@ fn whole_stacks_are_exchanged_while_others_pop_and_push() {
             if let Some(top) = area.exchange_top(cpu, std::ptr::with_exposed_provenance_mut(*spare_top)) {
                 *spare_top = top.expose_provenance();
             }
-        } else if let Some(entry) = area.pop() {
-            number(entry);
-            assert!(area.push(entry));
+        } else if let Some(object) = area.pop() {
+            number(object);
+            assert!(area.push(object));
         }
     });
     let spare_tops = spares.into_iter().map(|top| top.into_inner().expect("nobody panics"));
     let mut numbers = area.drain_all();
     numbers.extend(spare_tops.flat_map(|top| area.drain(std::ptr::with_exposed_provenance_mut(top)).1));
-    assert_conserved(numbers, NR_ENTRIES);
+    assert_conserved(numbers, NR_OBJECTS);
 }
 
 #[test]
@@ -131,13 +132,13 @@ fn handlers_use_sections_inside_of_sections() {
         while nr_storms == 0 || nr_additions.load(Ordering::Relaxed) == 0 {
             storm(|_, _| {
                 assert!(area.add(1));
-                if let Some(entry) = area.pop() {
-                    assert!(area.push(entry));
+                if let Some(object) = area.pop() {
+                    assert!(area.push(object));
                 }
             });
             nr_storms += 1;
         }
         assert_eq!(area.count(), (nr_storms * NR_THREADS * NR_ROUNDS) as u64 + nr_additions.load(Ordering::Relaxed));
-        assert_conserved(area.drain_all(), NR_ENTRIES);
+        assert_conserved(area.drain_all(), NR_OBJECTS);
     });
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{mem, ptr};
 
-use crate::area::{Area, entry, number};
+use crate::area::{Area, number, object};
 use crate::child::in_child;
 use crate::conservation::filled_area;
 use crate::storm::{NR_ROUNDS, NR_THREADS, catch_signals, let_handlers_use, own_id, storm, stretch};
@@ -65,8 +65,8 @@ fn sections_are_aborted_in_a_storm() {
             nr_storms += 1;
             storm(|_, _| {
                 assert!(area.add(1));
-                if let Some(entry) = area.pop() {
-                    assert!(area.push(entry));
+                if let Some(object) = area.pop() {
+                    assert!(area.push(object));
                 }
             });
             assert_eq!(area.count(), nr_storms * (NR_THREADS * NR_ROUNDS) as u64);
@@ -92,7 +92,7 @@ fn child_of_a_fork(area: Area) -> i32 {
         taken = Some(number);
     }
     match taken {
-        Some(number) if !area.push(entry(number)) => 4,
+        Some(number) if !area.push(object(number)) => 4,
         _ if !objcg_rseq::fence(0) => 5,
         _ => 0,
     }
@@ -114,8 +114,8 @@ fn fork_in_a_storm() {
     let nr_forks = AtomicU64::new(0);
     storm(|thread, round| {
         assert!(area.add(1));
-        if let Some(entry) = area.pop() {
-            assert!(area.push(entry));
+        if let Some(object) = area.pop() {
+            assert!(area.push(object));
         }
         if thread > 0 || round % (NR_ROUNDS / 20) != 0 {
             return;

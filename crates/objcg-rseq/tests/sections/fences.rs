@@ -7,7 +7,7 @@ use std::thread;
 use objcg_rseq::Stack;
 
 use crate::area::{Area, LIMIT, assert_conserved, nr_cpus, number};
-use crate::conservation::{NR_ENTRIES, filled_area};
+use crate::conservation::{NR_OBJECTS, filled_area};
 use crate::many::{pop_many, push_many};
 use crate::storm::{NR_THREADS, storm};
 
@@ -37,7 +37,7 @@ fn take(area: Area, cpu: u32) -> Stack {
 
 #[test]
 fn a_stack_behind_a_stopper_and_a_fence_is_the_takers_alone() {
-    let (area, nr_entries) = (filled_area(), NR_ENTRIES);
+    let (area, nr_objects) = (filled_area(), NR_OBJECTS);
     let locks: Vec<_> = (0..nr_cpus()).map(|_| Mutex::new(())).collect();
     let mine: [Mutex<Vec<usize>>; NR_THREADS] = Default::default();
     storm(|thread, round| {
@@ -56,18 +56,18 @@ fn a_stack_behind_a_stopper_and_a_fence_is_the_takers_alone() {
         } else if thread < NR_TAKERS {
             let mut mine = mine[thread].lock().expect("nobody panics");
             if let Some(number) = mine.pop()
-                && !area.push(crate::area::entry(number))
+                && !area.push(crate::area::object(number))
             {
                 mine.push(number);
             }
         } else {
-            let mut entries = pop_many(area, 1 + round % 3);
-            entries.extend(area.pop());
-            entries.iter().for_each(|entry| assert!(number(*entry) < nr_entries));
+            let mut objects = pop_many(area, 1 + round % 3);
+            objects.extend(area.pop());
+            objects.iter().for_each(|object| assert!(number(*object) < nr_objects));
             // The stack may be away, but comes back.
             for nr_tries in 0.. {
-                entries.drain(..push_many(area, &entries));
-                if entries.is_empty() {
+                objects.drain(..push_many(area, &objects));
+                if objects.is_empty() {
                     break;
                 }
                 assert!(nr_tries < MAX_TRIES, "the stack is lost");
@@ -77,7 +77,7 @@ fn a_stack_behind_a_stopper_and_a_fence_is_the_takers_alone() {
     });
     let mut numbers = area.drain_all();
     mine.into_iter().for_each(|mine| numbers.extend(mine.into_inner().expect("nobody panics")));
-    assert_conserved(numbers, nr_entries);
+    assert_conserved(numbers, nr_objects);
 }
 
 #[test]

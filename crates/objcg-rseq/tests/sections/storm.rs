@@ -58,7 +58,7 @@ pub(crate) fn stretch(nr_loops: u64) {
     let _ = nr_loops;
 }
 
-/// Has the signal handler add to the area's counters, and take an entry and put it back; not more than one area a process.
+/// Has the signal handler add to the area's counters, and take an object and put it back; not more than one area a process.
 /// The result says how many additions it made.
 pub(crate) fn let_handlers_use(area: Area) -> &'static AtomicU64 {
     HANDLERS_AREA.store(Box::leak(Box::new(area)), Ordering::Release);
@@ -126,8 +126,8 @@ extern "C" fn on_signal(_: i32) {
     if area.add(1) {
         HANDLERS_ADDITIONS.fetch_add(1, Ordering::Relaxed);
     }
-    if let Some(entry) = area.pop() {
-        // A place is free on each CPU: the stacks hold all entries.
-        while !area.push(entry) {}
+    if let Some(object) = area.pop() {
+        // A place is free on each CPU: the stacks hold all objects.
+        while !area.push(object) {}
     }
 }

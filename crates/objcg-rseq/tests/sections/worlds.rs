@@ -4,14 +4,14 @@ use std::thread;
 
 use objcg_rseq::{Registration, current_cpu, init, register_thread, registration, unregister_thread};
 
-use crate::area::{Area, entry, nr_cpus};
+use crate::area::{Area, nr_cpus, object};
 use crate::child::{NO_LIBC_RSEQ, in_child};
 use crate::storm::pin;
 
 fn all_give_up(area: Area) {
     assert_eq!(current_cpu(), None);
     assert!(!area.add(1));
-    assert!(!area.push(entry(0)));
+    assert!(!area.push(object(0)));
     assert_eq!(area.pop(), None);
     assert!(!area.compare_add(0, 1));
     assert_eq!(area.exchange_top(0, area.stopper_top(0)), None);
@@ -25,7 +25,7 @@ fn all_work(area: Area) {
     assert_eq!(area.count(), 0);
     assert!(area.compare_add(0, 1));
     let number = area.drain_all().len();
-    assert!(area.push(entry(number)));
+    assert!(area.push(object(number)));
     assert_eq!(area.drain_all().len(), number + 1);
 }
 

@@ -9,12 +9,15 @@ const CRATES: &[&str] = &[
     "objcg-rseq",
     "objcg-core",
     "objcg",
+    "objcg-tracing",
+    "objcg-tower",
     "objcg-malloc",
     "objcg-report",
     "objcg-preload",
     "objcg-lab",
     "objcg-cli",
     "objcg-bench-worker",
+    "objcg-soak",
     "objcg-bench",
 ];
 /// This crate: stands beside the order, uses none of it.

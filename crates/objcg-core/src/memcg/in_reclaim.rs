@@ -1,0 +1,75 @@
+//! What a thread is in the middle of, for the slow path of charges: running shrinkers, or a scope that nothing may refuse.
+//!
+//! One pthread key, asked only where a charge was refused. A thread that sets it for the first time may allocate in libc; that
+//! allocation is nobody's.
+
+use core::ptr;
+
+use super::{ROOT_VESSEL, current};
+use crate::os::ThreadKey;
+
+static KEY: ThreadKey = ThreadKey::new();
+
+const RECLAIMS: usize = 1;
+const MUST_NOT_FAIL: usize = 2;
+
+/// Whether this thread runs shrinkers.
+pub(super) fn reclaims() -> bool {
+    bits() & RECLAIMS != 0
+}
+
+/// Whether this thread's charges are forced.
+pub(super) fn must_not_fail() -> bool {
+    bits() & MUST_NOT_FAIL != 0
+}
+
+fn bits() -> usize {
+    KEY.get().addr()
+}
+
+fn set(bits: usize) -> bool {
+    // Its own memory must not be refused, nor reclaimed for.
+    let group = current::replace(ROOT_VESSEL);
+    let is_set = KEY.set(ptr::without_provenance(bits), None);
+    current::replace(group);
+    is_set
+}
+
+/// Runs `work` in the root, as a thread that reclaims. `None` if it does already, or cannot be noted.
+pub(super) fn reclaiming<R>(work: impl FnOnce() -> R) -> Option<R> {
+    let before = bits();
+    if before & RECLAIMS != 0 || !set(before | RECLAIMS) {
+        return None;
+    }
+    let group = current::replace(ROOT_VESSEL);
+    // Callbacks do not unwind.
+    let result = work();
+    current::replace(group);
+    set(before);
+    Some(result)
+}
+
+/// A scope whose charges are forced: see [`NoFail::enter`].
+#[must_use = "charges may be refused again once it is dropped"]
+#[derive(Debug)]
+pub struct NoFail {
+    before: usize,
+    /// Bound to the thread.
+    _bound: core::marker::PhantomData<*const ()>,
+}
+
+impl NoFail {
+    /// From here on no limit refuses this thread's charges: what does not fit after reclaim is charged above `max`, and counted as
+    /// [`Events::max`](super::Events::max). Scopes nest. `None` without memory for the thread's key.
+    #[must_use]
+    pub fn enter() -> Option<NoFail> {
+        let before = bits();
+        set(before | MUST_NOT_FAIL).then_some(NoFail { before, _bound: core::marker::PhantomData })
+    }
+}
+
+impl Drop for NoFail {
+    fn drop(&mut self) {
+        set(bits() & !MUST_NOT_FAIL | self.before & MUST_NOT_FAIL);
+    }
+}

@@ -1,0 +1,139 @@
+//! Reclaim: memory of a group and its descendants taken back through their shrinkers, as far as `low` leaves it.
+//!
+//! # Protection
+//!
+//! Seen from the group that memory is wanted of, the *effective* protection of a descendant is the least of its `low` and its usage;
+//! and if its parent is protected too, the children of that parent share the parent's effective protection, by what each would have.
+//! The group itself is not protected from its own limit. As in the kernel's `mem_cgroup_calculate_protection`, without
+//! `memory_recursiveprot`.
+//!
+//! # Order
+//!
+//! The registration whose group has the largest excess over its protection goes first, then the next one, down to the last
+//! or until enough came back. A group without excess is left alone; only for an allocation that would be refused there is a second
+//! pass which takes what is protected, as the kernel's does. A callback runs while a visit keeps its registration, under
+//! no lock.
+
+use super::charge::ancestors;
+use super::in_reclaim;
+use super::node::node;
+use super::shrinker::{self, ReclaimContext, ShrinkControl, Visit};
+use super::{charge, tree};
+use crate::sync::Ordering;
+
+/// A charge asks for at least this much, so that the next one need not ask again;
+const MIN_WANTED: u64 = 64 << 10;
+/// but at most this share of the limit, unless it needs more itself.
+const LIMIT_SHARE: u64 = 32;
+/// A pass runs a registration this often on average, if it keeps freeing and keeps being the largest.
+const RUNS_EACH: usize = 4;
+
+/// Has memory of the group and its descendants taken back; returns how many bytes usage fell by. 0 in a shrinker. The group is
+/// pinned.
+pub(super) fn reclaim(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 {
+    if in_reclaim::reclaims() {
+        return 0;
+    }
+    let before = node(top).counter.usage();
+    run_shrinkers(top, nr_wanted, context);
+    charge::drain_subtree(top);
+    // tidy: allow(saturating_sub): others may have charged meanwhile
+    before.saturating_sub(node(top).counter.usage())
+}
+
+/// Has memory taken back for a charge that `refusing` has no room for. Whether any registration said that it freed something.
+#[cold]
+pub(super) fn make_room(refusing: u32, nr_bytes: u64) -> bool {
+    let counter = &node(refusing).counter;
+    let max = counter.max();
+    if nr_bytes > max {
+        // Nothing that could be freed would be enough: caches need not suffer for it.
+        return false;
+    }
+    // tidy: allow(saturating_sub): there was no room a moment ago, and may be now
+    let missing = (counter.usage() + nr_bytes).saturating_sub(max);
+    let nr_wanted = missing.max(MIN_WANTED.min(max / LIMIT_SHARE));
+    let freed = run_shrinkers(refusing, nr_wanted, ReclaimContext::Allocation);
+    if freed > 0 {
+        charge::drain_subtree(refusing);
+    }
+    freed > 0
+}
+
+fn run_shrinkers(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 {
+    if shrinker::all().is_empty() || nr_wanted == 0 {
+        return 0;
+    }
+    let passes = || {
+        let mut freed = pass(top, nr_wanted, context, effective_low);
+        if freed == 0 && context == ReclaimContext::Allocation {
+            freed = pass(top, nr_wanted, context, |_, _| 0);
+        }
+        freed
+    };
+    in_reclaim::reclaiming(passes).unwrap_or(0)
+}
+
+/// The place of a registration in the order: by excess, then by number. A pass goes down it.
+type Rank = (u64, u32);
+
+fn pass(top: u32, nr_wanted: u64, context: ReclaimContext, protection: fn(u32, u32) -> u64) -> u64 {
+    let mut freed: u64 = 0;
+    let mut last: Option<Rank> = None;
+    for _ in 0..shrinker::all().len() * RUNS_EACH {
+        let Some((rank, visit)) = next_below(top, last, protection) else { break };
+        last = Some(rank);
+        let wanted = nr_wanted - freed;
+        let freed_now = visit.run(&ShrinkControl { nr_bytes: wanted.min(rank.0), context });
+        freed = freed.checked_add(freed_now).unwrap_or(nr_wanted);
+        if freed >= nr_wanted {
+            break;
+        }
+    }
+    freed
+}
+
+/// The registration below `top` that comes next after `last`.
+fn next_below(top: u32, last: Option<Rank>, protection: fn(u32, u32) -> u64) -> Option<(Rank, Visit)> {
+    let mut best: Option<(Rank, Visit)> = None;
+    for idx in shrinker::all() {
+        let Some(visit) = Visit::begin(idx) else { continue };
+        let group = visit.group();
+        if node(group).pin.is_dead() || !ancestors(group).any(|at| at == top) {
+            continue;
+        }
+        let usage = node(group).counter.usage();
+        let Some(excess) = usage.checked_sub(protection(group, top)) else { continue };
+        let rank = (excess, idx);
+        let is_next = last.is_none_or(|last| rank < last) && best.as_ref().is_none_or(|(best, _)| rank > *best);
+        if excess > 0 && is_next {
+            best = Some((rank, visit));
+        }
+    }
+    best
+}
+
+/// Bytes of a group that are protected when memory of `top`, itself or an ancestor, is wanted.
+pub(super) fn effective_low(group: u32, top: u32) -> u64 {
+    if group == top {
+        return 0;
+    }
+    let own = protected(group);
+    let parent = node(group).parent.load(Ordering::Relaxed);
+    if own == 0 || parent == top {
+        return own;
+    }
+    let of_parent = effective_low(parent, top);
+    let mut of_siblings: u64 = 0;
+    tree::for_each_child(parent, |sibling| of_siblings += protected(sibling));
+    if of_siblings <= of_parent {
+        return own;
+    }
+    // Usages have 48 bits. Not 0: the group is one of them, unless it was deleted just now.
+    (u128::from(of_parent) * u128::from(own) / u128::from(of_siblings.max(1))) as u64
+}
+
+fn protected(group: u32) -> u64 {
+    let counter = &node(group).counter;
+    counter.low().min(counter.usage())
+}

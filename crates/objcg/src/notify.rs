@@ -1,0 +1,361 @@
+//! Futures that wait for a group, and the thread that wakes them.
+//!
+//! The engine cannot call wakers: they are the program's, may allocate and take locks, and changes happen inside allocations. It
+//! signals a futex instead, and one thread of this crate, started when the first future waits, calls the wakers. It serves
+//! delays as well, and gives back what stocks and sheaves keep of groups that are held back. It knows no runtime.
+//!
+//! A future that waits has a place in the [`Waiters`] under a key, with what it waits for, so that it is woken for nothing else.
+//! While the group's version is the one of its last poll, nothing has changed, and polling it again costs a few loads; but for
+//! those who wait for usage to fall, which may be told of a change above their group.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::pin::Pin;
+use std::process;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use objcg_core::memcg as engine;
+
+use crate::memcg::root;
+use crate::{Events, Memcg, OomKilled};
+
+/// How often groups that are held back are drained.
+const DRAIN_EVERY: Duration = Duration::from_millis(5);
+/// Changes that wake nobody are looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// The thread looks around this often even if nothing happens.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+static WAITERS: Mutex<Option<Waiters>> = Mutex::new(None);
+
+/// What a future waits for. The end of its group is what all wait for.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    /// Other events than these.
+    Events(Events),
+    /// Usage within `high`, here and above, or a mark.
+    BelowHigh,
+    /// A mark.
+    Mark,
+}
+
+/// What a group looks like at a moment.
+struct Seen {
+    events: Events,
+    is_over_high: bool,
+    is_killed: bool,
+    is_deleted: bool,
+}
+
+impl Seen {
+    fn of(memcg: &engine::Memcg) -> Seen {
+        Seen {
+            events: memcg.events(),
+            is_over_high: memcg.throttle_delay().is_some(),
+            is_killed: memcg.is_oom_killed(),
+            is_deleted: memcg.is_deleted(),
+        }
+    }
+
+    fn is_wanted(&self, wanted: Wanted) -> bool {
+        match wanted {
+            _ if self.is_deleted => true,
+            Wanted::Events(since) => self.events != since,
+            Wanted::BelowHigh => !self.is_over_high || self.is_killed,
+            Wanted::Mark => self.is_killed,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Waiters {
+    groups: HashMap<u32, Group>,
+    deadlines: BTreeSet<(Instant, u64, u32)>,
+    next_key: u64,
+    /// The process that has a thread: after a fork the child has none, and starts its own.
+    served_in: Option<u32>,
+    /// When the thread wakes by itself; `None` if that is out of date.
+    sleeps_until: Option<Instant>,
+}
+
+struct Group {
+    memcg: engine::Memcg,
+    /// When the engine was last asked to tell of a change.
+    version: u32,
+    waiters: HashMap<u64, Waiter>,
+    /// How many of them wait for usage to fall.
+    nr_held_back: usize,
+}
+
+struct Waiter {
+    wanted: Wanted,
+    deadline: Option<Instant>,
+    waker: Waker,
+}
+
+/// What was taken out of the books, to be dropped under no lock: wakers and handles may end something.
+type Removed = (Waiter, Option<Group>);
+
+fn lock() -> MutexGuard<'static, Option<Waiters>> {
+    // Nothing that panics runs under it.
+    WAITERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Waiters {
+    /// Adds a waiter; true if the thread has to be told.
+    fn add(&mut self, memcg: &Memcg, waiter: Waiter) -> (u64, bool) {
+        let key = self.next_key;
+        self.next_key += 1;
+        if let Some(deadline) = waiter.deadline {
+            self.deadlines.insert((deadline, key, memcg.id()));
+        }
+        let is_held_back = waiter.wanted == Wanted::BelowHigh;
+        let group = self.groups.entry(memcg.id()).or_insert_with(|| Group {
+            memcg: memcg.0.clone(),
+            version: memcg.0.ask_for_change(),
+            waiters: HashMap::new(),
+            nr_held_back: 0,
+        });
+        let is_early = waiter.deadline.is_some_and(|deadline| self.sleeps_until.is_none_or(|until| deadline < until));
+        let is_first_held_back = is_held_back && group.nr_held_back == 0;
+        group.nr_held_back += usize::from(is_held_back);
+        group.waiters.insert(key, waiter);
+        if is_early || is_first_held_back {
+            self.sleeps_until = None;
+        }
+        (key, is_early || is_first_held_back)
+    }
+
+    /// Takes a waiter out, and the group with its last one.
+    fn remove(&mut self, group_id: u32, key: u64) -> Option<Removed> {
+        let group = self.groups.get_mut(&group_id)?;
+        let waiter = group.waiters.remove(&key)?;
+        group.nr_held_back -= usize::from(waiter.wanted == Wanted::BelowHigh);
+        let is_last = group.waiters.is_empty();
+        if let Some(deadline) = waiter.deadline {
+            self.deadlines.remove(&(deadline, key, group_id));
+        }
+        Some((waiter, if is_last { self.groups.remove(&group_id) } else { None }))
+    }
+
+    /// Takes out all who are to be woken now, and asks to be told of the next change of the other groups.
+    fn take_due(&mut self, now: Instant) -> Vec<Removed> {
+        let passed = self.deadlines.iter().take_while(|(deadline, ..)| *deadline <= now);
+        let mut due: Vec<(u32, u64)> = passed.map(|(_, key, group)| (*group, *key)).collect();
+        for (id, group) in &mut self.groups {
+            // What is above a group that is held back tells of itself only.
+            if group.memcg.version() == group.version && group.nr_held_back == 0 {
+                continue;
+            }
+            // First asked, then looked at: what changes after the look is told.
+            group.version = group.memcg.ask_for_change();
+            let seen = Seen::of(&group.memcg);
+            let wanted = group.waiters.iter().filter(|(_, waiter)| seen.is_wanted(waiter.wanted));
+            due.extend(wanted.map(|(key, _)| (*id, *key)));
+        }
+        due.into_iter().filter_map(|(group, key)| self.remove(group, key)).collect()
+    }
+
+    fn has_change(&self) -> bool {
+        self.groups.values().any(|group| group.memcg.version() != group.version)
+    }
+
+    fn held_back(&self) -> Vec<engine::Memcg> {
+        self.groups.values().filter(|group| group.nr_held_back > 0).map(|group| group.memcg.clone()).collect()
+    }
+
+    /// When the thread has to wake by itself.
+    fn next_wake(&self, now: Instant) -> Instant {
+        let is_draining = self.groups.values().any(|group| group.nr_held_back > 0);
+        let latest = now + if is_draining { DRAIN_EVERY } else { LONGEST_SLEEP };
+        self.deadlines.first().map_or(latest, |(deadline, ..)| latest.min(*deadline))
+    }
+}
+
+/// What the thread does, for ever.
+fn serve() {
+    // The books are nobody's.
+    let _in_root = root().enter();
+    loop {
+        let now = Instant::now();
+        let (woken, held_back, until) = {
+            let mut waiters = lock();
+            let waiters = waiters.get_or_insert_default();
+            let woken = waiters.take_due(now);
+            let until = waiters.next_wake(now);
+            waiters.sleeps_until = Some(until);
+            (woken, waiters.held_back(), until)
+        };
+        if woken.is_empty() {
+            thread::sleep(LOOK_EVERY.min(until.saturating_duration_since(Instant::now())));
+        }
+        for (waiter, _group) in woken {
+            waiter.waker.wake();
+        }
+        // Bytes that were freed may wait in stocks and sheaves; if usage falls to `high` by this, that is a change.
+        held_back.iter().for_each(engine::Memcg::drain);
+        drop(held_back);
+        engine::wait_for_changes(until.saturating_duration_since(Instant::now()), || {
+            lock().as_ref().is_some_and(|waiters| waiters.sleeps_until.is_none() || waiters.has_change())
+        });
+    }
+}
+
+/// A future's place among the waiters.
+#[derive(Default)]
+struct Place {
+    /// The waiter's key, and the group's version and the waker when it was last there.
+    key: Option<(u64, u32, Waker)>,
+}
+
+impl Place {
+    /// Has the task woken when what it wants may be there. The caller looks once more afterwards.
+    fn keep(&mut self, memcg: &Memcg, wanted: Wanted, deadline: Option<Instant>, context: &Context<'_>) {
+        if let Some((_, version, waker)) = &self.key
+            && *version == memcg.0.version()
+            && waker.will_wake(context.waker())
+            && wanted != Wanted::BelowHigh
+        {
+            return;
+        }
+        // The books are nobody's.
+        let _in_root = root().enter();
+        let waker = context.waker().clone();
+        let mut waiters = lock();
+        let books = waiters.get_or_insert_default();
+        // Of the version before the waiter is added: what changes after that is told.
+        let version = memcg.0.version();
+        let replaced = self.key.take().and_then(|(key, ..)| books.remove(memcg.id(), key));
+        let (key, is_urgent) = books.add(memcg, Waiter { wanted, deadline, waker: waker.clone() });
+        let needs_thread = books.served_in.replace(process::id()) != Some(process::id());
+        drop(waiters);
+        drop(replaced);
+        self.key = Some((key, version, waker));
+        if needs_thread && thread::Builder::new().name("objcg-notify".into()).spawn(serve).is_err() {
+            // Nobody will wake it: it asks again and again, and so does the next one for a thread.
+            if let Some(books) = lock().as_mut() {
+                books.served_in = None;
+            }
+            context.waker().wake_by_ref();
+        } else if is_urgent {
+            engine::end_wait_for_changes();
+        }
+    }
+
+    fn give_up(&mut self, memcg: &Memcg) {
+        let Some((key, ..)) = self.key.take() else { return };
+        let _in_root = root().enter();
+        let removed = lock().as_mut().and_then(|books| books.remove(memcg.id(), key));
+        drop(removed);
+    }
+}
+
+/// A future's wait: what it wants of which group, and its place.
+struct Wait {
+    memcg: Memcg,
+    wanted: Wanted,
+    deadline: Option<Instant>,
+    place: Place,
+}
+
+impl Wait {
+    fn new(memcg: &Memcg, wanted: Wanted, deadline: Option<Instant>) -> Wait {
+        Wait { memcg: memcg.clone(), wanted, deadline, place: Place::default() }
+    }
+
+    fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
+        if !self.is_over() {
+            self.place.keep(&self.memcg, self.wanted, self.deadline, context);
+            if !self.is_over() {
+                return Poll::Pending;
+            }
+        }
+        self.place.give_up(&self.memcg);
+        Poll::Ready(())
+    }
+
+    fn is_over(&self) -> bool {
+        let memcg = &self.memcg.0;
+        let is_met = match self.wanted {
+            Wanted::Events(since) => memcg.events() != since,
+            Wanted::BelowHigh => memcg.throttle_delay().is_none() || memcg.is_oom_killed(),
+            Wanted::Mark => memcg.is_oom_killed(),
+        };
+        is_met || memcg.is_deleted() || self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.place.give_up(&self.memcg);
+    }
+}
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wait").field("memcg", &self.memcg).finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Memcg::events_changed`].
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct EventsChanged(Wait);
+
+/// The future of [`Memcg::below_high`].
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct BelowHigh(Wait);
+
+/// The future of [`Memcg::killed`].
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Killed(Wait);
+
+impl Future for EventsChanged {
+    type Output = Events;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Events> {
+        self.0.poll(context).map(|()| self.0.memcg.events())
+    }
+}
+
+impl Future for BelowHigh {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.poll(context)
+    }
+}
+
+impl Future for Killed {
+    type Output = Result<(), OomKilled>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), OomKilled>> {
+        self.0.poll(context).map(|()| self.0.memcg.check())
+    }
+}
+
+impl Memcg {
+    /// Waits until [`events`](Memcg::events) are not `since` any more, or the group is deleted: [`wait_events`](Memcg::wait_events)
+    /// as a future. Works with any runtime.
+    pub fn events_changed(&self, since: Events) -> EventsChanged {
+        EventsChanged(Wait::new(self, Wanted::Events(since), None))
+    }
+
+    /// Waits until neither the group nor one above it is over `high`, it is marked or deleted, or `at_most` has passed:
+    /// [`throttle`](Memcg::throttle) as a future, without its shrinkers. [`throttle_delay`](Memcg::throttle_delay) is the delay
+    /// that fits. Works with any runtime.
+    pub fn below_high(&self, at_most: Duration) -> BelowHigh {
+        BelowHigh(Wait::new(self, Wanted::BelowHigh, Instant::now().checked_add(at_most)))
+    }
+
+    /// Waits until the group is marked to end, itself or with an ancestor's subtree: the error. `Ok` if it is deleted unmarked.
+    /// Polling it again while nothing about the group has changed costs a few loads. Works with any runtime.
+    pub fn killed(&self) -> Killed {
+        Killed(Wait::new(self, Wanted::Mark, None))
+    }
+}

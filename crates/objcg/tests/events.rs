@@ -1,0 +1,323 @@
+//! Events, peaks, and waiting: counted at every level, told to everybody who waits, in whatever way.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use objcg::{Events, Memcg, Objcg, OomPolicy};
+
+#[global_allocator]
+static GLOBAL: Objcg = Objcg;
+
+const KIB: u64 = 1 << 10;
+/// Longer than any test: a wait that ends by it has failed.
+const FOREVER: Duration = Duration::from_secs(600);
+
+fn group(name: &str) -> Memcg {
+    Memcg::root().create(name).expect("a new name")
+}
+
+fn strict(name: &str) -> Memcg {
+    let group = group(name);
+    group.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
+    group
+}
+
+fn try_vec(nr_bytes: u64) -> Option<Vec<u8>> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(nr_bytes as usize).ok()?;
+    Some(vec)
+}
+
+/// Runs a future to its end on this thread; the waker allocates, as wakers do.
+struct Unparks(Thread, AtomicUsize);
+
+impl Wake for Unparks {
+    fn wake(self: Arc<Self>) {
+        assert_eq!(vec![1u8; 10_000].len(), 10_000);
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.unpark();
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unparks(thread::current(), AtomicUsize::new(0))));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        thread::park();
+    }
+}
+
+#[test]
+fn an_event_is_counted_where_it_is_met_and_above() {
+    let top = strict("hierarchy");
+    let middle = top.create("middle").unwrap();
+    let [leaf, other] = ["leaf", "other"].map(|name| middle.create(name).unwrap());
+    let before = Memcg::root().events();
+    middle.set_max(Some(100 * KIB)).unwrap();
+    for _ in 0..3 {
+        assert!(leaf.scope(|| try_vec(200 * KIB)).is_none());
+    }
+    let refused = Events { max: 3, oom: 3, ..Events::default() };
+    assert_eq!(
+        [&top, &middle, &leaf, &other].map(|at| at.events()),
+        [refused, refused, Events::default(), Events::default()]
+    );
+    assert_eq!([&top, &middle].map(|at| at.events_local()), [Events::default(), refused]);
+    leaf.set_high(Some(1)).unwrap();
+    top.set_high(Some(1)).unwrap();
+    let held = leaf.scope(|| try_vec(50 * KIB));
+    // One charge, over the limits of two levels: once at the leaf, twice at the top.
+    assert_eq!((leaf.events().high, middle.events().high, top.events().high), (1, 1, 2));
+    assert_eq!((leaf.events_local().high, middle.events_local().high, top.events_local().high), (1, 0, 1));
+    drop(held);
+    // What a deleted group has counted stays counted above.
+    leaf.delete().unwrap();
+    assert_eq!(top.events(), Events { high: 2, ..refused });
+    assert!(Memcg::root().events().oom >= before.oom + 3);
+}
+
+#[test]
+fn each_reader_of_peaks_has_its_own_reset() {
+    let tenant = group("peaks");
+    let spike = |kib: u64| {
+        let held = tenant.scope(|| try_vec(kib * KIB)).unwrap();
+        drop(held);
+        tenant.drain();
+    };
+    let [a, b] = [tenant.peak_reader(), tenant.peak_reader()];
+    spike(400);
+    let whole = tenant.peak();
+    assert_eq!((a.peak(), b.peak(), whole >= 400 * KIB), (whole, whole, true));
+    a.reset();
+    assert_eq!((a.peak(), b.peak()), (0, whole));
+    spike(100);
+    let second = a.peak();
+    assert!((100 * KIB..200 * KIB).contains(&second));
+    b.reset();
+    assert_eq!((a.peak(), b.peak(), tenant.peak()), (second, 0, whole));
+    spike(200);
+    let third = b.peak();
+    assert!(third >= 200 * KIB && a.peak() == third);
+    a.reset();
+    drop(b);
+    spike(50);
+    let c = tenant.peak_reader();
+    assert!(a.peak() < 100 * KIB && c.peak() == whole && tenant.peak() == whole);
+    drop(a);
+    let held = tenant.scope(|| try_vec(500 * KIB)).unwrap();
+    c.reset();
+    assert_eq!((c.peak(), c.peak() >= 500 * KIB), (tenant.usage(), true), "starts at what is used");
+    drop(held);
+}
+
+#[test]
+fn i8_a_refused_charge_leaves_no_peak_for_any_reader() {
+    let tenant = strict("refused");
+    tenant.set_max(Some(100 * KIB)).unwrap();
+    let reader = tenant.peak_reader();
+    reader.reset();
+    assert!(tenant.scope(|| try_vec(200 * KIB)).is_none());
+    assert_eq!((reader.peak(), tenant.peak()), (0, 0));
+}
+
+#[test]
+fn waiting_threads_are_told_of_what_comes_before_and_after() {
+    const NR_WAITERS: usize = 8;
+    let top = strict("waiters");
+    let tenant = top.create("tenant").unwrap();
+    tenant.set_max(Some(10 * KIB)).unwrap();
+    let none = Events::default();
+    assert_eq!(top.wait_events(none, Duration::ZERO), none, "the deadline has passed");
+    thread::scope(|scope| {
+        for _ in 0..NR_WAITERS {
+            scope.spawn(|| {
+                let mut seen = none;
+                while seen.oom < 100 {
+                    let next = top.wait_events(seen, FOREVER);
+                    assert!(next != seen, "woken by the deadline");
+                    seen = next;
+                }
+            });
+        }
+        for _ in 0..100 {
+            assert!(tenant.scope(|| try_vec(20 * KIB)).is_none());
+        }
+    });
+    // A deleted group's waiters do not wait for ever.
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| tenant.wait_events(tenant.events(), FOREVER));
+        tenant.delete().unwrap();
+        assert_eq!(waiter.join().unwrap(), tenant.events());
+    });
+}
+
+#[test]
+fn a_descriptor_becomes_readable_and_is_gone_with_its_value() {
+    let tenant = strict("descriptor");
+    tenant.set_max(Some(10 * KIB)).unwrap();
+    let [first, second] = [tenant.event_fd().unwrap(), tenant.event_fd().unwrap()];
+    let mut files = [&first, &second].map(|fd| File::from(fd.as_fd().try_clone_to_owned().unwrap()));
+    let mut read = |nth: usize| {
+        let mut count = [0; 8];
+        files[nth].read_exact(&mut count).map(|()| u64::from_ne_bytes(count)).map_err(|error| error.kind())
+    };
+    assert_eq!([read(0), read(1)], [Err(ErrorKind::WouldBlock); 2]);
+    assert!(tenant.scope(|| try_vec(20 * KIB)).is_none());
+    // One that the limit was met, one that it refused.
+    assert_eq!([read(0), read(1)], [Ok(2); 2]);
+    assert_eq!(read(0), Err(ErrorKind::WouldBlock), "reading resets it");
+    drop(first);
+    tenant.kill().unwrap();
+    assert!(read(0) == Err(ErrorKind::WouldBlock) && matches!(read(1), Ok(1..)));
+    drop(second);
+    tenant.revive().unwrap();
+    assert_eq!(read(1), Err(ErrorKind::WouldBlock));
+}
+
+#[test]
+fn futures_end_with_what_they_wait_for() {
+    let tenant = strict("futures");
+    tenant.set_max(Some(10 * KIB)).unwrap();
+    let none = Events::default();
+    let deep = tenant.create("deep").unwrap().create("deeper").unwrap();
+    thread::scope(|scope| {
+        let events = scope.spawn(|| block_on(tenant.events_changed(none)));
+        // Inside the group that is full: nothing of the wait is charged to it.
+        let inside = scope.spawn(|| tenant.scope(|| block_on(tenant.events_changed(none))));
+        let killed = scope.spawn(|| block_on(deep.killed()));
+        assert!(tenant.scope(|| try_vec(20 * KIB)).is_none());
+        assert!(events.join().unwrap() != none && inside.join().unwrap() != none);
+        tenant.kill().unwrap();
+        assert_eq!(killed.join().unwrap().unwrap_err().group(), tenant.id());
+        tenant.revive().unwrap();
+        let deleted = scope.spawn(|| (block_on(deep.killed()), block_on(deep.events_changed(deep.events()))));
+        deep.delete().unwrap();
+        assert_eq!(deleted.join().unwrap(), (Ok(()), none));
+    });
+}
+
+#[test]
+fn a_future_that_is_dropped_is_not_woken() {
+    let tenant = group("dropped");
+    let unparks = Arc::new(Unparks(thread::current(), AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&unparks));
+    let mut context = Context::from_waker(&waker);
+    {
+        let mut futures: Vec<_> = (0..10).map(|_| Box::pin(tenant.killed())).collect();
+        for _ in 0..3 {
+            assert!(futures.iter_mut().all(|future| future.as_mut().poll(&mut context).is_pending()));
+        }
+    }
+    drop(waker);
+    tenant.kill().unwrap();
+    // The notifier has seen it when another one is told.
+    assert!(block_on(tenant.killed()).is_err());
+    assert_eq!((unparks.1.load(Ordering::Relaxed), Arc::strong_count(&unparks)), (0, 1));
+}
+
+#[test]
+fn usage_that_falls_ends_the_wait_of_threads_and_futures() {
+    let top = strict("falls");
+    let tenant = top.create("tenant").unwrap();
+    // Small objects: freed, they wait in sheaves and stocks with their charge.
+    let held: Vec<Vec<u8>> = (0..2000).map(|_| tenant.scope(|| try_vec(500)).unwrap()).collect();
+    top.drain();
+    top.set_high(Some(top.usage() / 4)).unwrap();
+    assert_eq!(tenant.throttle_delay(), Some(objcg::max_throttle_delay()));
+    thread::scope(|scope| {
+        let futures: Vec<_> = (0..4).map(|_| scope.spawn(|| block_on(tenant.below_high(FOREVER)))).collect();
+        let thread = scope.spawn(|| tenant.scope(objcg::throttle));
+        drop(held);
+        futures.into_iter().for_each(|future| future.join().unwrap());
+        thread.join().unwrap();
+    });
+    assert_eq!(tenant.throttle_delay(), None);
+}
+
+#[test]
+fn a_wait_for_usage_ends_by_its_delay_or_by_a_mark() {
+    let tenant = group("held-back");
+    let held = tenant.scope(|| try_vec(100 * KIB)).unwrap();
+    tenant.set_high(Some(tenant.usage() / 2)).unwrap();
+    block_on(tenant.below_high(Duration::from_millis(3)));
+    assert!(tenant.throttle_delay().is_some());
+    thread::scope(|scope| {
+        let future = scope.spawn(|| block_on(tenant.below_high(FOREVER)));
+        tenant.kill().unwrap();
+        future.join().unwrap();
+    });
+    assert_eq!(tenant.set_high(None), Ok(0));
+    assert_eq!((tenant.throttle(), tenant.throttle_delay()), (Duration::ZERO, None));
+    drop(held);
+}
+
+#[test]
+fn delays_grow_with_the_square_of_the_excess() {
+    let top = group("delays");
+    let tenant = top.create("tenant").unwrap();
+    let held = tenant.scope(|| try_vec(1010 * KIB)).unwrap();
+    top.drain();
+    let delay = |over: u64| {
+        let high = tenant.usage() - over;
+        tenant.set_high(Some(high)).unwrap();
+        let expected = 64.0 * (over as f64 / high as f64).powi(2);
+        let delay = tenant.throttle_delay().expect("over it").as_secs_f64();
+        assert!((delay - expected.min(2.0)).abs() < 1e-3, "{delay} for {over}");
+        delay
+    };
+    assert!(delay(10 * KIB) < delay(100 * KIB) && delay(100 * KIB) < delay(300 * KIB));
+    assert!((delay(900 * KIB) - 2.0).abs() < 1e-9);
+    // The level that is furthest over counts.
+    tenant.set_high(None).unwrap();
+    top.set_high(Some(top.usage() / 2)).unwrap();
+    assert_eq!(tenant.throttle_delay(), Some(Duration::from_secs(2)));
+    drop(held);
+}
+
+/// A boxed future of the trait's own kind: the wait types are `Send`.
+#[test]
+fn waits_may_be_sent_to_other_threads() {
+    let tenant = group("sent");
+    let futures: Vec<Pin<Box<dyn Future<Output = ()> + Send + 'static>>> = vec![
+        Box::pin(tenant.below_high(FOREVER)),
+        Box::pin({
+            let killed = tenant.killed();
+            async move { assert!(killed.await.is_err()) }
+        }),
+    ];
+    tenant.kill().unwrap();
+    thread::spawn(move || futures.into_iter().for_each(block_on)).join().unwrap();
+}
+
+/// The first attempt meets the child's limit. When what CPUs hold ready for the child was given back, the child has room and
+/// its parent has not.
+#[test]
+fn a_group_that_refuses_the_second_attempt_only_has_met_its_limit_too() {
+    let parent = strict("second-attempt");
+    let [sibling, child] = ["sibling", "child"].map(|name| parent.create(name).unwrap());
+    parent.set_max(Some(270 * KIB)).unwrap();
+    child.set_max(Some(104 * KIB)).unwrap();
+
+    let filler = sibling.scope(|| vec![0u8; 200 << 10]);
+    // Free objects keep their charge until the child is drained.
+    child.scope(|| drop((0..16).map(|_| Box::new([0u8; 1000])).collect::<Vec<_>>()));
+    assert!(child.usage() > 4 * KIB, "nothing waits with its charge: {}", child.usage());
+
+    assert!(child.scope(|| try_vec(100 * KIB)).is_none());
+    let [of_child, of_parent] = [&child, &parent].map(Memcg::events_local);
+    assert_eq!((of_child.max, of_child.oom), (1, 0), "the child refused once, and then had room");
+    assert_eq!((of_parent.max, of_parent.oom), (1, 1), "the parent refused in the end");
+    drop(filler);
+}
