@@ -162,3 +162,19 @@ fn the_heap_s_figures_are_sums_of_its_classes() {
     assert!(stat::pages().used_bytes > 0);
     objects.into_iter().for_each(give_back);
 }
+
+#[test]
+fn children_are_listed_whichever_of_them_are_deleted() {
+    let _alone = alone();
+    let parent = group("of many");
+    let mut children: Vec<Memcg> =
+        ["a", "b", "c", "d", "e"].iter().map(|name| parent.create(name).expect("a new name")).collect();
+    // The middle, its neighbours, then the ends.
+    for next in [2, 1, 1, 0, 0] {
+        children.remove(next).delete().expect("alive, and without children");
+        let mut listed = Vec::new();
+        assert_eq!(parent.child_tickets(10, |ticket| listed.push(ticket)), children.len());
+        let newest_first: Vec<u64> = children.iter().rev().map(Memcg::ticket).collect();
+        assert_eq!(listed, newest_first);
+    }
+}
