@@ -138,8 +138,8 @@ fn write_all(copy: &TreeCopy) -> Result<Vec<Numbered>> {
     let mut mutants = Vec::new();
     for file in FILES {
         let path = copy.tree.join(SOURCES).join(file);
-        let text = fs::read_to_string(&path).with_context(|| format!("{file}"))?;
-        let (text, more) = rewrite(&text, mutants.len() + 1).with_context(|| format!("{file}"))?;
+        let text = fs::read_to_string(&path).context(*file)?;
+        let (text, more) = rewrite(&text, mutants.len() + 1).context(*file)?;
         mutants.extend(more.into_iter().map(|mutant| Numbered { file, mutant }));
         fs::write(path, text)?;
     }
