@@ -2,33 +2,21 @@
 //!
 //! Each test runs this binary again with its name in the environment.
 
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+#[path = "support/process.rs"]
+mod process;
+
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use objcg::{AllocError, Memcg, Objcg};
 use objcg_core::percpu;
+use process::{WORLD, in_own_process};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
-const WORLD: &str = "OBJCG_TEST_WORLD";
 const MIB: usize = 1 << 20;
-
-/// Runs `test` again as a child, unless this is the child; `prepare` changes the child before it starts.
-fn in_own_process(test: &str, prepare: impl FnOnce(&mut Command)) -> bool {
-    if std::env::var_os(WORLD).is_some() {
-        return true;
-    }
-    let mut child = Command::new(std::env::current_exe().expect("the test's own path"));
-    child.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(WORLD, test);
-    prepare(&mut child);
-    let output = child.output().expect("the test can run itself");
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{test}, signal {:?}: {text}", output.status.signal());
-    assert!(text.contains("1 passed"), "{test} ran nothing: {text}");
-    false
-}
 
 fn try_vec(nr_bytes: usize) -> Option<Vec<u8>> {
     let mut vec = Vec::new();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{golden, nightly, tidy};
+use crate::{golden, nightly, teeth, tidy};
 
 struct Step {
     name: &'static str,
@@ -24,6 +24,8 @@ enum Work {
     Fuzz,
     /// Tests under sanitizers, by nightly.
     Sanitizers,
+    /// The models against broken protocols, in this process.
+    Teeth,
     Cargo {
         args: &'static [&'static str],
         env: &'static [(&'static str, &'static str)],
@@ -37,12 +39,43 @@ enum Work {
 /// The step that runs only when it is asked for.
 const RELEASE: &str = "test-release";
 
+/// Those that count no bytes: with options an object takes more.
+const HARDENED_TESTS: &[&str] = &[
+    "test",
+    "-p",
+    "objcg",
+    "--test",
+    "allocator",
+    "--test",
+    "edges",
+    "--test",
+    "lifetime",
+    "--test",
+    "names",
+    "--test",
+    "percpu",
+    "--test",
+    "races",
+    "--test",
+    "storm",
+];
+
 const STEPS: &[Step] = &[
     cargo("fmt", &["fmt", "--all", "--", "--check"], &[]),
     cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
     cargo("doc", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]),
     Step { name: "tidy", work: Work::Tidy },
     cargo("test", &["test", "--workspace"], &[]),
+    Step {
+        // The same programs with every option that checks them.
+        name: "hardened",
+        work: Work::Cargo {
+            args: HARDENED_TESTS,
+            env: &[("OBJCG_OPTIONS", "poison:redzone:stack:random:guard_pages:quarantine=256k")],
+            target: None,
+            is_filtered: false,
+        },
+    },
     cargo("rseq-delay", &["test", "-p", "objcg-rseq", "--features", "delay"], &[]),
     Step {
         // The engine without restartable sequences: the portable arm serves alone.
@@ -67,9 +100,11 @@ const STEPS: &[Step] = &[
             is_filtered: true,
         },
     },
+    Step { name: "teeth", work: Work::Teeth },
     cargo("compare", &["run", "--release"], &[]),
     // Programs of the system on objcg: each succeeds, and prints what it prints under glibc.
     cargo("programs", &["run", "--release", "-p", "objcg-bench", "--", "programs", "--check"], &[]),
+    cargo("soak", &["run", "--release", "-p", "objcg-bench", "--", "soak", "--minutes", "2"], &[]),
 ];
 
 const fn cargo(
@@ -134,6 +169,7 @@ impl Work {
             Work::Golden => "cargo xtask golden".to_owned(),
             Work::Fuzz => nightly::FUZZ.to_owned(),
             Work::Sanitizers => nightly::SANITIZERS.to_owned(),
+            Work::Teeth => "cargo xtask teeth".to_owned(),
             Work::Cargo { args, env, target, .. } => {
                 let env = env.iter().map(|(key, value)| format!("{key}={value:?} "));
                 let target = target.iter().map(|folder| format!("CARGO_TARGET_DIR=target/{folder} "));
@@ -148,6 +184,7 @@ impl Work {
             Work::Golden => golden::run(root),
             Work::Fuzz => nightly::fuzz(root),
             Work::Sanitizers => nightly::sanitizers(root),
+            Work::Teeth => teeth::run(root),
             Work::Cargo { args, env, target, is_filtered } => {
                 let command = || {
                     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));

@@ -1,5 +1,5 @@
-//! The project's own tasks: `cargo xtask tidy`, `cargo xtask layers`, `cargo xtask golden`, `cargo xtask install`,
-//! `cargo xtask ci`.
+//! The project's own tasks: `cargo xtask tidy`, `cargo xtask layers`, `cargo xtask golden`, `cargo xtask teeth`,
+//! `cargo xtask mutants`, `cargo xtask install`, `cargo xtask ci`.
 
 #![forbid(unsafe_code)]
 
@@ -7,7 +7,10 @@ mod ci;
 mod golden;
 mod install;
 mod nightly;
+mod mutants;
+mod teeth;
 mod tidy;
+mod tree_copy;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +32,17 @@ enum Task {
     Layers,
     /// Counts the instructions of the entry points and compares them with the golden numbers
     Golden,
+    /// Breaks the protocols of the engine one by one and demands that their loom models fail
+    Teeth,
+    /// Changes the accounting in one place after the other, and says which changes no test sees
+    Mutants {
+        /// Runs every so many mutants only
+        #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+        stride: usize,
+        /// Files under crates/objcg-core/src, or the beginnings of their names; all accounting modules if none is named
+        #[arg(value_name = "FILE")]
+        files: Vec<String>,
+    },
     /// Builds the library for C and installs it, with its header and its pkg-config file
     Install(install::Destination),
     /// Runs the steps of continuous integration in order, up to the first that fails
@@ -51,6 +65,8 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&root),
         Task::Layers => tidy::print_layers(&root),
         Task::Golden => golden::run(&root),
+        Task::Mutants { stride, files } => mutants::run(&root, &files, stride),
+        Task::Teeth => teeth::run(&root),
         Task::Install(destination) => install::run(&root, &destination),
         Task::Ci { list: true, .. } => {
             ci::print_steps();

@@ -5,7 +5,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
-use super::objcg::Vessels;
+use super::objcg::{Owed, VESSEL_BYTES, Vessels};
 use super::page_counter::PageCounter;
 use super::pin::Pin;
 use super::stock::StockSlot;
@@ -98,14 +98,40 @@ fn loom_i3_drained_bytes_were_charged_before() {
         let vessel = vessels.attach(0, 1).expect("the table is empty");
         let stock = Arc::new(StockSlot::default());
         let (other, other_stock) = (Arc::clone(&vessels), Arc::clone(&stock));
-        let charger = thread::spawn(move || {
-            other.note_charge(vessel, 10);
-            assert_eq!(other_stock.refill(vessel, 10, 100), None);
+        let drainer = thread::spawn(move || {
+            let drained = other_stock.drain_if(|id| id == vessel);
+            let nr_bytes = drained.map_or(0, |residue| u64::from(residue.nr_bytes));
+            assert!(other.charged(vessel) >= nr_bytes, "bytes from nowhere");
         });
-        let drained = stock.drain_if(|id| id == vessel);
-        let nr_bytes = drained.map_or(0, |residue| u64::from(residue.nr_bytes));
-        assert!(vessels.charged(vessel) >= nr_bytes, "bytes from nowhere");
-        charger.join().unwrap();
+        vessels.note_charge(vessel, 10);
+        assert_eq!(stock.refill(vessel, 10, 100), None);
+        drainer.join().unwrap();
+    });
+}
+
+/// The last bytes of a dead group come back while its slot still has the vessel: no other group gets the vessel before the slot
+/// has let go of it.
+#[test]
+fn loom_i4_a_vessel_stays_while_its_slot_has_it() {
+    loom::model(|| {
+        let vessels = Arc::new(Vessels::new());
+        let root = vessels.attach(0, 1).expect("the table is empty");
+        let dead = vessels.attach(1, 1).expect("there is room");
+        vessels.note_charge(root, VESSEL_BYTES);
+        vessels.note_charge(dead, 100);
+        let return_all = |vessels: &Vessels, mut owed: Option<Owed>| {
+            while let Some(Owed { vessel, nr_bytes }) = owed {
+                owed = vessels.note_return(vessel, nr_bytes);
+            }
+        };
+        let other = Arc::clone(&vessels);
+        let freer = thread::spawn(move || return_all(&other, other.note_return(dead, 100)));
+        vessels.forward(dead, root);
+        let next = vessels.attach(2, 1).expect("there is room");
+        assert_ne!(next, dead);
+        return_all(&vessels, vessels.detach(dead));
+        freer.join().unwrap();
+        assert_eq!((vessels.nr_used(), vessels.charged(root)), (2, 0));
     });
 }
 
@@ -161,6 +187,16 @@ impl Group {
         }
     }
 
+    /// `find_child`: by name, while the tree still has it.
+    fn find(&self) -> bool {
+        let _nr_kills = self.tree.lock();
+        let is_alive = !self.pin.is_dead();
+        if is_alive {
+            self.nr_users.fetch_add(1, Ordering::Relaxed);
+        }
+        is_alive
+    }
+
     /// `delete`, by a user.
     fn delete(&self) {
         let mut nr_kills = self.tree.lock();
@@ -207,5 +243,27 @@ fn loom_i4_a_redeemed_ticket_against_delete() {
         group.drop_user();
         redeemer.join().unwrap();
         assert_eq!((*group.tree.lock(), group.nr_releases.load(Ordering::Relaxed)), (1, 1));
+    });
+}
+
+/// A group is found by its name while its last handle goes: the finder has a living group, or finds none.
+#[test]
+fn loom_i4_a_found_group_is_alive() {
+    loom::model(|| {
+        let group = Arc::new(Group::with_one_user());
+        // A charge is under way.
+        group.pin.get();
+        let other = Arc::clone(&group);
+        let finder = thread::spawn(move || {
+            if other.find() {
+                assert!(!other.pin.is_dead(), "nobody deletes it but its last user");
+                assert_eq!(other.nr_releases.load(Ordering::Relaxed), 0);
+                other.drop_user();
+            }
+        });
+        group.drop_user();
+        finder.join().unwrap();
+        assert_eq!((*group.tree.lock(), group.nr_releases.load(Ordering::Relaxed)), (1, 0));
+        assert!(group.pin.put(), "the users gave back the one pin that they had");
     });
 }

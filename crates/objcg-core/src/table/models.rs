@@ -45,16 +45,15 @@ mod tests {
         loom::model(|| {
             let table = Arc::new(Table::<Numbered, 2>::new());
             let other = Arc::clone(&table);
-            let maker = thread::spawn(move || {
-                let idx = other.alloc().expect("there is room for two");
-                other.get(idx).value.store(7, Ordering::Relaxed);
-                idx
+            let walker = thread::spawn(move || {
+                for idx in 0..other.nr_made() {
+                    assert!([0, 7].contains(&other.get(idx).value.load(Ordering::Relaxed)));
+                }
             });
-            for idx in 0..table.nr_made() {
-                let value = table.get(idx).value.load(Ordering::Relaxed);
-                assert!([0, 7].contains(&value));
-            }
-            assert_eq!(maker.join().unwrap(), 0);
+            let idx = table.alloc().expect("there is room for two");
+            table.get(idx).value.store(7, Ordering::Relaxed);
+            walker.join().unwrap();
+            assert_eq!(idx, 0);
         });
     }
 

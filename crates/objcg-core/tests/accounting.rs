@@ -1,0 +1,180 @@
+//! What a group's slot keeps from one life to the next (nothing), soft limits, watchers, tickets, threads that are moved.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use objcg_core::memcg::{self, DeleteError, Memcg, Watcher};
+use objcg_core::{kmalloc, stat};
+
+/// Some tests look at process-wide counts.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn group(name: &str) -> Memcg {
+    Memcg::root().create(name).expect("a new name")
+}
+
+fn take(group: &Memcg, nr_bytes: usize) -> std::ptr::NonNull<u8> {
+    let _inside = group.enter();
+    kmalloc::alloc(nr_bytes, 8).expect("memory")
+}
+
+fn give_back(memory: std::ptr::NonNull<u8>) {
+    // SAFETY: callers hand over what they took, once.
+    unsafe { kmalloc::free(memory) };
+}
+
+#[test]
+fn i4_a_slot_keeps_nothing_of_an_earlier_life() {
+    let _alone = alone();
+    let first = group("first");
+    first.set_max(Some(1 << 20)).expect("alive");
+    first.set_high(Some(1 << 10)).expect("alive");
+    give_back(take(&first, 100_000));
+    first.drain();
+    assert!(first.peak() >= 100_000 && first.events().high > 0);
+    let slot = first.id();
+    drop(first);
+    let second = group("second");
+    assert_eq!(second.id(), slot, "the free slot is the next one");
+    assert_eq!((second.max(), second.high(), second.usage(), second.peak()), (None, None, 0, 0));
+    assert_eq!((second.events().high, second.events().max, second.events().oom), (0, 0, 0));
+    give_back(take(&second, 2 << 20));
+    drop(second);
+}
+
+#[test]
+fn usage_at_the_soft_limit_is_no_event_and_above_it_is_one() {
+    let _alone = alone();
+    let tenant = group("soft");
+    let memory = take(&tenant, 40_000);
+    tenant.drain();
+    let usage = tenant.usage();
+    assert_eq!(tenant.set_high(Some(2 * usage)).expect("alive"), 0);
+    assert_eq!(tenant.high(), Some(2 * usage));
+    let same_again = take(&tenant, 40_000);
+    assert_eq!((tenant.usage(), tenant.events().high), (2 * usage, 0));
+    let more = take(&tenant, 40_000);
+    assert_eq!(tenant.events().high, 1);
+    [memory, same_again, more].into_iter().for_each(give_back);
+    tenant.set_high(None).expect("alive");
+    assert_eq!(tenant.high(), None);
+}
+
+#[test]
+fn a_watcher_is_called_for_charges_and_for_refusals() {
+    static NR_CALLS: AtomicUsize = AtomicUsize::new(0);
+    static WATCHER: Watcher = Watcher(|| {
+        NR_CALLS.fetch_add(1, Ordering::Relaxed);
+    });
+    let _alone = alone();
+    memcg::watch(&WATCHER);
+    let nr_calls = || NR_CALLS.swap(0, Ordering::Relaxed);
+    let tenant = group("watched");
+    nr_calls();
+    let small = take(&tenant, 100);
+    assert!(nr_calls() > 0, "a batch for a small object");
+    let large = take(&tenant, 100_000);
+    assert!(nr_calls() > 0, "a large object");
+    tenant.set_max(Some(tenant.usage())).expect("alive");
+    nr_calls();
+    let refused = {
+        let _inside = tenant.enter();
+        kmalloc::alloc(200_000, 8)
+    };
+    assert!(refused.is_none() && nr_calls() > 0, "a refusal");
+    [small, large].into_iter().for_each(give_back);
+}
+
+#[test]
+fn i4_a_ticket_is_good_for_one_life() {
+    let _alone = alone();
+    let tenant = group("ticketed");
+    let ticket = tenant.ticket();
+    let again = Memcg::of_ticket(ticket).expect("alive");
+    assert_eq!(again.id(), tenant.id());
+    drop(tenant);
+    assert!(!again.is_deleted(), "a handle is left");
+    drop(again);
+    assert!(Memcg::of_ticket(ticket).is_none());
+    let next = group("next life");
+    assert!(Memcg::of_ticket(ticket).is_none(), "the slot is another group's now");
+    assert!(Memcg::of_ticket(u64::MAX).is_none());
+    let root = Memcg::root();
+    assert_eq!(Memcg::of_ticket(root.ticket()).expect("the root lives for ever").id(), root.id());
+    let mut tickets = Vec::new();
+    assert_eq!(root.child_tickets(10, |ticket| tickets.push(ticket)), 1);
+    assert_eq!(tickets, [next.ticket()]);
+    assert_eq!(root.child_tickets(0, |_| panic!("none is wanted")), 1);
+}
+
+#[test]
+fn i4_a_thread_that_was_moved_keeps_its_group() {
+    let _alone = alone();
+    let root = Memcg::root().ticket();
+    let (first, second) = (group("first home"), group("second home"));
+    let tickets = [first.ticket(), second.ticket()];
+    thread::spawn(move || {
+        assert_eq!(memcg::moved_into(), root);
+        assert_eq!(memcg::move_into(first), Some(root));
+        assert_eq!(memcg::moved_into(), tickets[0]);
+        let memory = kmalloc::alloc(500, 8).expect("memory");
+        assert_eq!(Memcg::of_ticket(tickets[0]).expect("the thread has it").stat().slab_objects, 1);
+        assert_eq!(memcg::move_into(second), Some(tickets[0]));
+        assert!(Memcg::of_ticket(tickets[0]).is_none(), "its last handle was the thread's");
+        assert_eq!(memcg::move_into(Memcg::root()), Some(tickets[1]));
+        give_back(memory);
+    })
+    .join()
+    .expect("the thread ends well");
+    Memcg::root().drain();
+    assert_eq!((memcg::nr_groups(), memcg::nr_dying(), memcg::nr_vessels()), (0, 0, 0));
+    let third = group("third home");
+    let ticket = third.ticket();
+    thread::spawn(move || memcg::move_into(third)).join().expect("the thread ends well");
+    assert!(Memcg::of_ticket(ticket).is_none(), "the thread's end was its last handle's");
+}
+
+#[test]
+fn the_root_and_groups_with_children_are_not_deleted() {
+    let _alone = alone();
+    assert_eq!(Memcg::root().delete(), Err(DeleteError::Root));
+    let parent = group("parent");
+    let child = parent.create("child").expect("a new name");
+    assert_eq!(parent.delete(), Err(DeleteError::HasChildren));
+    assert_eq!(child.delete(), Ok(()));
+    assert_eq!(child.delete(), Err(DeleteError::Deleted));
+    assert_eq!(parent.delete(), Ok(()));
+}
+
+#[test]
+fn the_heap_s_figures_are_sums_of_its_classes() {
+    let _alone = alone();
+    let objects = [24, 100, 3_000].map(|nr_bytes| take(&Memcg::root(), nr_bytes));
+    let heap = stat::heap();
+    let live: u64 = stat::size_classes().map(|class| class.object_bytes()).sum();
+    assert!(live >= 24 + 100 + 3_000 && live <= heap.live_bytes());
+    assert!(heap.live_bytes() <= heap.held_bytes());
+    assert!(heap.utilisation() > 0.0 && heap.utilisation() <= 1.0);
+    assert!(stat::pages().used_bytes > 0);
+    objects.into_iter().for_each(give_back);
+}
+
+#[test]
+fn children_are_listed_whichever_of_them_are_deleted() {
+    let _alone = alone();
+    let parent = group("of many");
+    let mut children: Vec<Memcg> =
+        ["a", "b", "c", "d", "e"].iter().map(|name| parent.create(name).expect("a new name")).collect();
+    // The middle, its neighbours, then the ends.
+    for next in [2, 1, 1, 0, 0] {
+        children.remove(next).delete().expect("alive, and without children");
+        let mut listed = Vec::new();
+        assert_eq!(parent.child_tickets(10, |ticket| listed.push(ticket)), children.len());
+        let newest_first: Vec<u64> = children.iter().rev().map(Memcg::ticket).collect();
+        assert_eq!(listed, newest_first);
+    }
+}
