@@ -1,7 +1,7 @@
 //! `OBJCG_OPTIONS`: checks that a program can be run with, without being built for them. `docs/options.md` has the table.
 //!
 //! The environment is read once, at the first allocation that no stack of free objects serves, which is the first of all,
-//! without allocating. An option that asks to see every call ([`are_any_on`]) keeps sheaves off the CPUs' stacks: each call
+//! without allocating. An option that asks to see every call (`are_any_on`) keeps sheaves off the CPUs' stacks: each call
 //! then finds its stack empty and comes by the slow path, where the checks are. So the fast path does not know of options.
 
 mod words;
