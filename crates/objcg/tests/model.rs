@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use std::sync::mpsc;
 use std::thread;
 
-use objcg::{CpuId, CreateError, DeleteError, Memcg, MemcgStat, Objcg, PerCpuCounter};
+use objcg::{CpuId, CreateError, DeleteError, Memcg, MemcgStat, Objcg, OomPolicy, PerCpuCounter};
 use objcg_core::kmem_cache::{CacheConfig, KmemCache};
 use objcg_core::{kmalloc, percpu};
 use proptest::collection::vec;
@@ -488,6 +488,8 @@ fn run_sequence(operations: Vec<Operation>, other: &Other, cache: &KmemCache) {
     let nr_groups_before = objcg::nr_groups();
     // A sequence that failed, and is being shortened, has left its groups.
     let top = Memcg::root().create(&format!("top of {nr_groups_before}")).expect("a new name");
+    // The model knows refusals, not marks.
+    top.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
     let mut model = Model {
         other,
         cache,

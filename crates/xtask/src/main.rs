@@ -6,8 +6,8 @@
 mod ci;
 mod golden;
 mod install;
-mod nightly;
 mod mutants;
+mod nightly;
 mod teeth;
 mod tidy;
 mod tree_copy;
