@@ -194,9 +194,9 @@ fn charge_pinned(group: &PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result
 /// below the refusing group is drained; shrinkers run there; then it is forced in a scope that must not fail, or the policy
 /// decides.
 pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit: OnLimit) -> Result<(), Refused> {
-    let Err(mut refusing) = try_charge_below(group, end, nr_bytes) else { return Ok(()) };
-    events::count(refusing, Event::Max);
-    drain_subtree(refusing);
+    let Err(first) = try_charge_below(group, end, nr_bytes) else { return Ok(()) };
+    events::count(first, Event::Max);
+    drain_subtree(first);
     let mut charged = try_charge_below(group, end, nr_bytes);
     let mut nr_reclaims = 0;
     while let Err(at) = charged
@@ -206,12 +206,11 @@ pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit
         nr_reclaims += 1;
         charged = try_charge_below(group, end, nr_bytes);
     }
-    let Err(at) = charged else { return Ok(()) };
-    if at != refusing {
+    let Err(mut refusing) = charged else { return Ok(()) };
+    if refusing != first {
         // The first has room now, and another one has not: it has met its limit as well.
-        events::count(at, Event::Max);
+        events::count(refusing, Event::Max);
     }
-    refusing = at;
     if in_reclaim::must_not_fail() && force_charge_below(group, end, nr_bytes) {
         return Ok(());
     }
@@ -220,10 +219,6 @@ pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit
             Ok(()) => return Ok(()),
             Err(at) => refusing = at,
         }
-    }
-    if refusing != first {
-        // The first has room now, and another one has not: it has met its limit as well.
-        events::count(refusing, Event::Max);
     }
     events::count(refusing, Event::Oom);
     Err(Refused { refused_by: refusing, nr_bytes })
