@@ -338,3 +338,19 @@ fn a_group_that_refuses_the_second_attempt_only_has_met_its_limit_too() {
     assert_eq!((of_parent.max, of_parent.oom), (1, 1), "the parent refused in the end");
     drop(filler);
 }
+
+/// What waits with its charge in the child keeps the child from having room, and what waits in its sibling the parent.
+#[test]
+fn a_charge_fits_once_every_level_that_refuses_it_is_drained() {
+    let parent = strict("two-drains");
+    let [sibling, child] = ["sibling", "child"].map(|name| parent.create(name).unwrap());
+    parent.set_max(Some(110 * KIB)).unwrap();
+    child.set_max(Some(104 * KIB)).unwrap();
+    for group in [&sibling, &child] {
+        group.scope(|| drop((0..16).map(|_| Box::new([0u8; 1000])).collect::<Vec<_>>()));
+        assert!(group.usage() > 10 * KIB, "nothing waits with its charge: {}", group.usage());
+    }
+    let fits = child.scope(|| try_vec(100 * KIB));
+    assert!(fits.is_some());
+    assert_eq!([&child, &parent].map(|group| (group.events_local().max, group.events_local().oom)), [(1, 0), (1, 0)]);
+}

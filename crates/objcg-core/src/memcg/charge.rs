@@ -195,9 +195,7 @@ fn charge_pinned(group: &PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result
 /// decides.
 pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit: OnLimit) -> Result<(), Refused> {
     let Err(first) = try_charge_below(group, end, nr_bytes) else { return Ok(()) };
-    events::count(first, Event::Max);
-    drain_subtree(first);
-    let mut charged = try_charge_below(group, end, nr_bytes);
+    let (drained, mut charged) = drain_and_charge(group, end, nr_bytes, first);
     let mut nr_reclaims = 0;
     while let Err(at) = charged
         && nr_reclaims < MAX_RECLAIMS
@@ -207,8 +205,8 @@ pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit
         charged = try_charge_below(group, end, nr_bytes);
     }
     let Err(mut refusing) = charged else { return Ok(()) };
-    if refusing != first {
-        // The first has room now, and another one has not: it has met its limit as well.
+    if refusing != drained {
+        // That one has room now, and another one has not: it has met its limit as well.
         events::count(refusing, Event::Max);
     }
     if in_reclaim::must_not_fail() && force_charge_below(group, end, nr_bytes) {
@@ -222,6 +220,21 @@ pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit
     }
     events::count(refusing, Event::Oom);
     Err(Refused { refused_by: refusing, nr_bytes })
+}
+
+/// Drains the refusing group and tries again; then whichever group above it refuses next, which has not been drained. Returns
+/// the last one that was, and how it ended.
+fn drain_and_charge(group: u32, end: Option<u32>, nr_bytes: u64, first: u32) -> (u32, Result<(), u32>) {
+    let mut refusing = first;
+    loop {
+        events::count(refusing, Event::Max);
+        drain_subtree(refusing);
+        match try_charge_below(group, end, nr_bytes) {
+            // Upwards only, so it ends.
+            Err(above) if ancestors(refusing).skip(1).any(|at| at == above) => refusing = above,
+            charged => return (refusing, charged),
+        }
+    }
 }
 
 /// A pinned group and its ancestors up to `end`, which is not one of them. The pins of a slot's children keep its ancestors'
