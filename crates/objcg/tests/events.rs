@@ -346,8 +346,10 @@ fn a_charge_fits_once_every_level_that_refuses_it_is_drained() {
     let [sibling, child] = ["sibling", "child"].map(|name| parent.create(name).unwrap());
     parent.set_max(Some(110 * KIB)).unwrap();
     child.set_max(Some(104 * KIB)).unwrap();
+    // Of different sizes: free objects of one size go from one to the other.
+    sibling.scope(|| drop((0..16).map(|_| Box::new([0u8; 2000])).collect::<Vec<_>>()));
+    child.scope(|| drop((0..16).map(|_| Box::new([0u8; 1000])).collect::<Vec<_>>()));
     for group in [&sibling, &child] {
-        group.scope(|| drop((0..16).map(|_| Box::new([0u8; 1000])).collect::<Vec<_>>()));
         assert!(group.usage() > 10 * KIB, "nothing waits with its charge: {}", group.usage());
     }
     let fits = child.scope(|| try_vec(100 * KIB));
