@@ -453,7 +453,7 @@ fn i1_i4_a_storm_of_marks_ends_at_exactly_nothing() {
 /// One tenant's life; whether it was ended by a mark.
 fn live_and_end(server: &Memcg, nth: usize, round: usize, bound: u64) -> bool {
     let Ok(tenant) = server.create(&format!("{nth}-{round}")) else { return false };
-    if round % 3 == 0 {
+    if round.is_multiple_of(3) {
         tenant.set_max(Some(300 * KIB)).expect("alive");
     }
     let mut held = Vec::with_capacity(200);
