@@ -94,6 +94,12 @@ fn a_column_of_negative_length() {
 }
 
 #[test]
+fn an_encoding_that_traces_do_not_have() {
+    let bytes = include_bytes!("../../../fuzz/corpus/trace/byte-stream-split");
+    assert!(refusal_of_bytes(bytes).contains("a page with an encoding that traces do not have"));
+}
+
+#[test]
 fn an_empty_file() {
     assert_eq!(refusal_of_bytes(b""), "not a Parquet file");
 }
