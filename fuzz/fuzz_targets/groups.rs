@@ -85,7 +85,8 @@ impl Group {
 impl Model {
     fn new() -> Model {
         let root = Memcg::root();
-        let mut model = Model { groups: vec![Group::new(ROOT, "", root.ticket())], handles: Vec::new(), moved_into: ROOT };
+        let mut model =
+            Model { groups: vec![Group::new(ROOT, "", root.ticket())], handles: Vec::new(), moved_into: ROOT };
         model.keep(ROOT, root);
         model
     }
@@ -114,18 +115,7 @@ impl Model {
                     assert_eq!(found.ticket(), self.groups[parent].ticket);
                 }
             }
-            Op::Children { handle, room } => {
-                let (group, handle) = self.handle(*handle);
-                let mut room: Vec<Option<Memcg>> = (0..*room % 16).map(|_| None).collect();
-                let nr_children = handle.children(&mut room);
-                // Newest first.
-                let mut expected: Vec<usize> = self.groups[group].children.values().copied().collect();
-                expected.sort_unstable_by(|a, b| b.cmp(a));
-                assert_eq!(nr_children, expected.len());
-                let found: Vec<u64> = room.iter().flatten().map(Memcg::ticket).collect();
-                let expected = expected.iter().take(room.len()).map(|nth| self.groups[*nth].ticket);
-                assert_eq!(found, expected.collect::<Vec<_>>());
-            }
+            Op::Children { handle, room } => self.children(*handle, *room),
             Op::Delete { handle } => self.delete(*handle),
             Op::Clone { handle } if self.handles.len() < MAX_HANDLES => {
                 let (group, handle) = self.handle(*handle);
@@ -171,18 +161,33 @@ impl Model {
                     self.groups[group].high = high.filter(|high| *high != u64::MAX);
                 }
             }
-            Op::MoveInto { handle } => {
-                let (group, handle) = self.handle(*handle);
-                let handle = handle.clone();
-                // The thread's handle counts as one.
-                self.groups[group].nr_handles += 1;
-                let before = memcg::move_into(handle).expect("there is memory");
-                let previous = std::mem::replace(&mut self.moved_into, group);
-                assert_eq!(before, self.groups[previous].ticket);
-                self.release(previous);
-            }
+            Op::MoveInto { handle } => self.move_into(*handle),
             Op::Look { handle } => self.look(*handle),
         }
+    }
+
+    fn children(&self, handle: u8, room: u8) {
+        let (group, handle) = self.handle(handle);
+        let mut room: Vec<Option<Memcg>> = (0..room % 16).map(|_| None).collect();
+        let nr_children = handle.children(&mut room);
+        // Newest first.
+        let mut expected: Vec<usize> = self.groups[group].children.values().copied().collect();
+        expected.sort_unstable_by(|a, b| b.cmp(a));
+        assert_eq!(nr_children, expected.len());
+        let found: Vec<u64> = room.iter().flatten().map(Memcg::ticket).collect();
+        let expected = expected.iter().take(room.len()).map(|nth| self.groups[*nth].ticket);
+        assert_eq!(found, expected.collect::<Vec<_>>());
+    }
+
+    fn move_into(&mut self, handle: u8) {
+        let (group, handle) = self.handle(handle);
+        let handle = handle.clone();
+        // The thread's handle counts as one.
+        self.groups[group].nr_handles += 1;
+        let before = memcg::move_into(handle).expect("there is memory");
+        let previous = std::mem::replace(&mut self.moved_into, group);
+        assert_eq!(before, self.groups[previous].ticket);
+        self.release(previous);
     }
 
     fn limit_error(&self, group: usize) -> Option<LimitError> {

@@ -152,23 +152,30 @@ impl Model {
                 self.check(group, api::objcg_set_high(group, nr_bytes));
             }
             Op::Look { group, nr_bytes } => self.look(self.handle(group), usize::from(nr_bytes)),
+            _ => self.apply_to_memory(op),
+        }
+    }
+
+    fn apply_to_memory(&mut self, op: &Op) {
+        match *op {
             Op::Malloc { group, nr_bytes } if self.objects.len() < MAX_OBJECTS => {
                 let group = self.handle(group);
                 self.keep(memory::objcg_malloc(group, nr_bytes as usize % (1 << 20)), group);
             }
             Op::Calloc { group, nr_items, item_bytes } if self.objects.len() < MAX_OBJECTS => {
                 let group = self.handle(group);
-                let small = nr_items.checked_mul(item_bytes).is_none_or(|nr_bytes| nr_bytes < 1 << 20 || nr_bytes > 1 << 50);
+                let small =
+                    nr_items.checked_mul(item_bytes).is_none_or(|nr_bytes| nr_bytes < 1 << 20 || nr_bytes > 1 << 50);
                 if small {
                     self.keep(memory::objcg_calloc(group, nr_items as usize, item_bytes as usize), group);
                 }
             }
             Op::AlignedAlloc { group, align, nr_bytes } if self.objects.len() < MAX_OBJECTS => {
                 let group = self.handle(group);
-                let object = memory::objcg_aligned_alloc(group, align as usize % (1 << 23), nr_bytes as usize % (1 << 20));
+                let object =
+                    memory::objcg_aligned_alloc(group, align as usize % (1 << 23), nr_bytes as usize % (1 << 20));
                 self.keep(object, group);
             }
-            Op::Malloc { .. } | Op::Calloc { .. } | Op::AlignedAlloc { .. } => {}
             Op::Realloc { nth, nr_bytes } if !self.objects.is_empty() => {
                 let nth = usize::from(nth) % self.objects.len();
                 let moved = unsafe { surface::realloc(self.objects[nth], 1 + nr_bytes as usize % (1 << 20)) };
@@ -180,7 +187,7 @@ impl Model {
                 let nth = usize::from(nth) % self.objects.len();
                 unsafe { surface::free(self.objects.swap_remove(nth)) };
             }
-            Op::Realloc { .. } | Op::Free { .. } => {}
+            _ => {}
         }
     }
 

@@ -15,22 +15,60 @@ use objcg_core::{cpu, kmalloc, percpu};
 
 #[derive(Arbitrary, Debug)]
 enum Op {
-    Alloc { group: u8, size: Size, align: u8, zeroed: bool },
-    Free { nth: u16, group: u8 },
-    Realloc { nth: u16, group: u8, size: Size },
-    PercpuAlloc { group: u8, nr_bytes: u16, align: u8 },
-    PercpuFree { nth: u16 },
-    Create { parent: u8 },
-    Delete { group: u8 },
-    SetMax { group: u8, max: Option<u32> },
-    SetHigh { group: u8, high: Option<u32> },
-    Drain { group: u8 },
+    Alloc {
+        group: u8,
+        size: Size,
+        align: u8,
+        zeroed: bool,
+    },
+    Free {
+        nth: u16,
+        group: u8,
+    },
+    Realloc {
+        nth: u16,
+        group: u8,
+        size: Size,
+    },
+    PercpuAlloc {
+        group: u8,
+        nr_bytes: u16,
+        align: u8,
+    },
+    PercpuFree {
+        nth: u16,
+    },
+    Create {
+        parent: u8,
+    },
+    Delete {
+        group: u8,
+    },
+    SetMax {
+        group: u8,
+        max: Option<u32>,
+    },
+    SetHigh {
+        group: u8,
+        high: Option<u32>,
+    },
+    Drain {
+        group: u8,
+    },
     Trim,
-    Check { group: u8 },
+    Check {
+        group: u8,
+    },
     /// Many objects of one size: whole slabs.
-    Fill { group: u8, nr_objects: u8, nr_bytes: u16 },
+    Fill {
+        group: u8,
+        nr_objects: u8,
+        nr_bytes: u16,
+    },
     /// All of a group's objects, oldest first.
-    Clear { group: u8 },
+    Clear {
+        group: u8,
+    },
 }
 
 #[derive(Arbitrary, Debug)]

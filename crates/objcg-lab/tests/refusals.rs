@@ -88,6 +88,18 @@ fn more_rows_than_any_recording_has_in_so_few_bytes() {
 }
 
 #[test]
+fn a_column_of_negative_length() {
+    let bytes = include_bytes!("../../../fuzz/corpus/trace/negative-length");
+    assert!(refusal_of_bytes(bytes).ends_with(" lies at a negative place"));
+}
+
+#[test]
+fn an_encoding_that_traces_do_not_have() {
+    let bytes = include_bytes!("../../../fuzz/corpus/trace/byte-stream-split");
+    assert!(refusal_of_bytes(bytes).contains("a page with an encoding that traces do not have"));
+}
+
+#[test]
 fn an_empty_file() {
     assert_eq!(refusal_of_bytes(b""), "not a Parquet file");
 }

@@ -271,6 +271,12 @@ impl Source<'_> {
     ) -> Result<Vec<V>, FaultAt> {
         let nr_rows = usize::try_from(self.group.metadata().num_rows()).unwrap_or(0);
         let at = |row: usize, fault| FaultAt { row: Some((self.first_row + row) as u64 + 1), fault };
+        let chunk = self.group.metadata().column(column.index);
+        let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
+        if start < 0 || chunk.compressed_size() < 0 {
+            // The decoder would panic.
+            return Err(Fault::Parquet(format!("column {} lies at a negative place", column.name)).into());
+        }
         let pages = HonestPages(self.group.get_column_page_reader(column.index)?);
         let declared = self.group.metadata().schema_descr().column(column.index);
         let mut reader = get_typed_column_reader::<T>(get_column_reader(declared, Box::new(pages)));
