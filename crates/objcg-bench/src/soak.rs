@@ -50,8 +50,11 @@ struct Named {
     trend: Trend,
 }
 
+/// A series by name, and its value in a sample.
+type Series = (&'static str, fn(&Sample) -> f64);
+
 /// The series that must not grow.
-const SERIES: [(&str, fn(&Sample) -> f64); 4] = [
+const SERIES: [Series; 4] = [
     ("resident", |sample| sample.resident as f64),
     ("held by the engine", |sample| sample.held as f64),
     ("held and not live", |sample| sample.held as f64 - sample.live as f64),
