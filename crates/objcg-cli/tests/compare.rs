@@ -14,7 +14,7 @@ use serde_json::Value;
 use trace_file::{TraceFile, alloc, create, percpu_alloc, percpu_free};
 
 const TINY: [&str; 4] = ["compare", "tiny.parquet", "--sheaves", "off"];
-/// The fields of the issue.
+/// The fields that users rely on.
 const OF_TRACE: [&str; 9] =
     ["trace", "events", "groups", "deleted", "scope", "geometry", "sheaves", "controllers", "saving_vs_cache_level"];
 const OF_CONTROLLER: [&str; 13] = [
@@ -36,8 +36,8 @@ const OF_CONTROLLER: [&str; 13] = [
 const MORE_OF_TRACE: [&str; 3] = ["file", "peak", "not_replayed"];
 const MORE_OF_CONTROLLER: [&str; 3] = ["slab_utilization", "slabs", "caches"];
 
-fn assert_keys(value: &Value, issue: &[&str], more: &[&str]) {
-    let mut expected: Vec<&str> = issue.iter().chain(more).copied().collect();
+fn assert_keys(value: &Value, promised: &[&str], more: &[&str]) {
+    let mut expected: Vec<&str> = promised.iter().chain(more).copied().collect();
     let mut found: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
     expected.sort_unstable();
     found.sort_unstable();
@@ -53,7 +53,7 @@ fn column<'a>(trace: &'a Value, field: &str) -> Vec<&'a Value> {
 }
 
 #[test]
-fn json_has_the_fields_of_the_issue() {
+fn json_has_the_fields_that_users_rely_on() {
     let report = json(&Scene::new(), &[]);
     assert_keys(&report, &["traces"], &[]);
     let trace = &report["traces"][0];

@@ -1,4 +1,4 @@
-//! `traces/mixed.parquet` under the three controllers comes to what an independent simulation found (issue 2).
+//! `traces/mixed.parquet` under the three controllers comes to what an independent simulation found.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 

@@ -51,7 +51,7 @@ mod models {
 
     use super::{keep_away, take_top};
 
-    const PLACE: usize = 16;
+    const PLACE: usize = 8;
     const BOTTOM: usize = 0x1000;
     const STOPPER: usize = 0x9000;
     const NR_OBJECTS: usize = 2;
