@@ -9,7 +9,9 @@
 //!
 //! let tenant = Memcg::root().create("tenant")?;
 //! faults::fail_nth(faults::Site::Charge, 1);
-//! assert!(tenant.scope(|| kmalloc::alloc(100, 8)).is_none());
+//! let inside = tenant.enter();
+//! assert!(kmalloc::alloc(100, 8).is_none());
+//! drop(inside);
 //! assert_eq!(faults::pass_all(faults::Site::Charge), 1);
 //! # Ok::<(), objcg_core::memcg::CreateError>(())
 //! ```
