@@ -17,8 +17,8 @@ pub(crate) use crate::memcg::{current, leads_to, set_discharge};
 /// Bytes of an object's owner slot.
 pub(crate) const OWNER_BYTES: usize = size_of::<u32>();
 
-/// Makes the current group the owner of an object that is in nobody's hands and has been `old`'s, and charges it. False if a limit refuses: then
-/// the object is nobody's.
+/// Makes the current group the owner of an object that is in nobody's hands and has been `old`'s, and charges it. False if a
+/// limit refuses: then the object is nobody's.
 pub(crate) fn change_owner(owner: &AtomicU32, old: u32, price: u64) -> bool {
     // First back, then forth: what the old owner had may be what the new one needs.
     if old != ROOT_VESSEL {
