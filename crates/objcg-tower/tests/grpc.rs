@@ -20,10 +20,12 @@ use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+#[path = "../../objcg/tests/support/groups.rs"]
+mod groups;
+use groups::{assert_empty, group};
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
-
-const MAX_DRAINS: usize = 10_000;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Rows {
@@ -114,21 +116,9 @@ fn with_server<W: Future<Output = ()>>(server: &Memcg, work: impl FnOnce(SocketA
     });
 }
 
-fn assert_empty(memcg: &Memcg) {
-    // What a thread of another test has in hand at the moment of a drain stays charged: that takes a few more.
-    for _ in 0..MAX_DRAINS {
-        memcg.drain();
-        if memcg.usage() == 0 {
-            return;
-        }
-        std::thread::yield_now();
-    }
-    panic!("{} bytes are left: {:?}", memcg.usage(), memcg.stat());
-}
-
 #[test]
 fn a_call_is_in_its_group_and_a_runaway_is_ended_alone() {
-    let server = Memcg::root().create("server").unwrap();
+    let server = group("server");
     let (good, bad) = (server.create("good").unwrap(), server.create("bad").unwrap());
     for tenant in [&good, &bad] {
         tenant.set_max(Some(1 << 20)).unwrap();
@@ -152,7 +142,7 @@ fn a_call_is_in_its_group_and_a_runaway_is_ended_alone() {
 
 #[test]
 fn a_call_that_is_held_back_for_too_long_is_unavailable() {
-    let server = Memcg::root().create("short").unwrap();
+    let server = group("short");
     let tenant = server.create("tenant").unwrap();
     tenant.set_high(Some(100_000)).unwrap();
     let ballast = tenant.scope(|| vec![0u8; 1_000_000]);

@@ -20,26 +20,12 @@ use objcg_tower::{MemcgBody, MemcgLayer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
+#[path = "../../objcg/tests/support/groups.rs"]
+mod groups;
+use groups::{assert_empty, group};
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
-
-const MAX_DRAINS: usize = 10_000;
-
-fn group(name: &str) -> Memcg {
-    Memcg::root().create(name).expect("a new name")
-}
-
-fn assert_empty(memcg: &Memcg) {
-    // What a thread of another test has in hand at the moment of a drain stays charged: that takes a few more.
-    for _ in 0..MAX_DRAINS {
-        memcg.drain();
-        if memcg.usage() == 0 {
-            return;
-        }
-        std::thread::yield_now();
-    }
-    panic!("{} bytes are left: {:?}", memcg.usage(), memcg.stat());
-}
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")

@@ -3,10 +3,14 @@
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::thread;
 
 use objcg::{Memcg, Objcg};
+
+#[path = "support/groups.rs"]
+mod groups;
+use groups::alone;
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -14,13 +18,6 @@ static GLOBAL: Objcg = Objcg;
 #[path = "support/random.rs"]
 mod random;
 use random::Random;
-
-/// A free object that another test's thread takes, and that is charged to a group here, is charged to it until the thread has
-/// made it its own: usage is exact while no other test runs.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn fill(memory: *mut u8, nr_bytes: usize, tag: u8) {
     // SAFETY: callers own that many bytes.

@@ -16,15 +16,15 @@ use std::thread;
 use objcg::{Memcg, Objcg, PerCpuCounter};
 use process::in_own_process;
 
+#[path = "support/groups.rs"]
+mod groups;
+use groups::group;
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
 const MIB: usize = 1 << 20;
 const NO_LIBC_RSEQ: (&str, &str) = ("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
-
-fn group(name: &str) -> Memcg {
-    Memcg::root().create(name).expect("a new name")
-}
 
 fn nothing_is_left(tenant: Memcg) {
     tenant.drain();

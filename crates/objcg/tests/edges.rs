@@ -5,21 +5,18 @@ use std::alloc::{Layout, alloc, dealloc, realloc};
 use std::hint::black_box;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use objcg::{Memcg, Objcg, OomPolicy};
+use objcg::{Memcg, Objcg};
+
+#[path = "support/groups.rs"]
+mod groups;
+use groups::{alone, strict};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
 const MIB: usize = 1 << 20;
-
-/// Some tests look at process-wide counts.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn layout(nr_bytes: usize, align: usize) -> Layout {
     Layout::from_size_align(nr_bytes, align).expect("a small size")
@@ -38,13 +35,6 @@ fn give_back(memory: *mut u8, layout: Layout) {
 fn resize(group: &Memcg, memory: *mut u8, layout: Layout, nr_bytes: usize) -> *mut u8 {
     // SAFETY: callers hold the object with this layout, and no new size is 0.
     group.scope(|| unsafe { realloc(memory, layout, nr_bytes) })
-}
-
-/// A group whose limit refuses.
-fn strict(name: &str) -> Memcg {
-    let group = Memcg::root().create(name).expect("a new name");
-    group.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
-    group
 }
 
 #[test]

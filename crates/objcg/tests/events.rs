@@ -5,42 +5,23 @@ use std::future::Future;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use objcg::{Events, Memcg, Objcg, OomPolicy};
+use objcg::{Events, Memcg, Objcg};
+
+#[path = "support/groups.rs"]
+mod groups;
+use groups::{KIB, alone, group, strict, try_vec};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
-const KIB: u64 = 1 << 10;
 /// Longer than any test: a wait that ends by it has failed.
 const FOREVER: Duration = Duration::from_secs(600);
-
-/// Tests run one after the other: what a thread of another test has in hand at the moment of a drain stays charged.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn group(name: &str) -> Memcg {
-    Memcg::root().create(name).expect("a new name")
-}
-
-fn strict(name: &str) -> Memcg {
-    let group = group(name);
-    group.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
-    group
-}
-
-fn try_vec(nr_bytes: u64) -> Option<Vec<u8>> {
-    let mut vec = Vec::new();
-    vec.try_reserve_exact(nr_bytes as usize).ok()?;
-    Some(vec)
-}
 
 /// Runs a future to its end on this thread; the waker allocates, as wakers do.
 struct Unparks(Thread, AtomicUsize);

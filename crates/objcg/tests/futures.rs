@@ -19,14 +19,12 @@ use random::Random;
 
 use objcg::{FutureExt, InMemcg, Memcg, Objcg, StreamExt};
 
+#[path = "support/groups.rs"]
+mod groups;
+use groups::{assert_empty, group};
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
-
-const MAX_DRAINS: usize = 10_000;
-
-fn group(name: &str) -> Memcg {
-    Memcg::root().create(name).expect("a new name")
-}
 
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
@@ -34,18 +32,6 @@ fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 
 fn next<S: Stream>(stream: Pin<&mut S>) -> Poll<Option<S::Item>> {
     stream.poll_next(&mut Context::from_waker(Waker::noop()))
-}
-
-fn assert_empty(memcg: &Memcg) {
-    // What a thread of another test has in hand at the moment of a drain stays charged: that takes a few more.
-    for _ in 0..MAX_DRAINS {
-        memcg.drain();
-        if memcg.usage() == 0 {
-            return;
-        }
-        thread::yield_now();
-    }
-    panic!("{} bytes are left: {:?}", memcg.usage(), memcg.stat());
 }
 
 /// Tells in which group it is dropped.
@@ -390,6 +376,11 @@ async fn growing() {
 struct Counting(Mutex<usize>, Condvar);
 
 impl Counting {
+    fn new() -> (Arc<Counting>, Waker) {
+        let counting = Arc::new(Counting::default());
+        (Arc::clone(&counting), Waker::from(counting))
+    }
+
     /// Waits until it was woken so often.
     fn wait(&self, nr_wakes: usize) {
         let woken = self.1.wait_while(self.0.lock().unwrap(), |nr| *nr < nr_wakes);
@@ -462,8 +453,7 @@ fn futures_that_wait_for_nothing_are_woken_by_the_kill_of_their_group() {
 fn a_kill_of_an_ancestor_ends_what_is_below() {
     let server = group("ancestor");
     let tenant = server.create("tenant").unwrap();
-    let woken = Arc::new(Counting::default());
-    let waker = Waker::from(Arc::clone(&woken));
+    let (woken, waker) = Counting::new();
     let mut future = pin!(pending::<()>().in_memcg(&tenant));
     assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     server.kill().unwrap();
@@ -479,8 +469,7 @@ fn a_mark_that_grows_to_the_subtree_wakes_what_is_below() {
     server.set_max(Some(100_000)).unwrap();
     let breaking = server.scope(|| vec![0u8; 110_000]);
     assert!(server.is_oom_killed() && !tenant.is_oom_killed());
-    let woken = Arc::new(Counting::default());
-    let waker = Waker::from(Arc::clone(&woken));
+    let (woken, waker) = Counting::new();
     let mut future = pin!(pending::<()>().in_memcg(&tenant));
     assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     server.kill().unwrap();
@@ -502,8 +491,7 @@ fn kills_against_polls_and_drops_lose_no_wake_and_leave_nothing() {
                 let drops = random.below(3) == 0;
                 let tenant = &tenant;
                 scope.spawn(move || {
-                    let woken = Arc::new(Counting::default());
-                    let waker = Waker::from(Arc::clone(&woken));
+                    let (woken, waker) = Counting::new();
                     let waiting = async {
                         let _bytes = vec![1u8; 10_000];
                         pending::<()>().await;
@@ -548,8 +536,7 @@ fn a_future_over_high_is_not_polled_until_usage_falls() {
         nr_polls.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(())
     });
-    let woken = Arc::new(Counting::default());
-    let waker = Waker::from(Arc::clone(&woken));
+    let (woken, waker) = Counting::new();
     let mut future = pin!(counted.in_memcg(&tenant));
     assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     assert_eq!(nr_polls.load(Ordering::Relaxed), 0);
@@ -565,8 +552,7 @@ fn a_held_future_is_woken_by_the_kill_of_its_group() {
     let tenant = group("held-killed");
     tenant.set_high(Some(1000)).unwrap();
     let ballast = tenant.scope(|| vec![0u8; 200_000]);
-    let woken = Arc::new(Counting::default());
-    let waker = Waker::from(Arc::clone(&woken));
+    let (woken, waker) = Counting::new();
     let mut future = pin!(ready(()).in_memcg(&tenant));
     assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     tenant.kill().unwrap();
@@ -603,8 +589,7 @@ fn everybody_who_is_held_back_moves_on() {
         let tenant = tenant.clone();
         thread::spawn(move || {
             let mut nr_polls = 0;
-            let woken = Arc::new(Counting::default());
-            let waker = Waker::from(Arc::clone(&woken));
+            let (woken, waker) = Counting::new();
             let counted = poll_fn(|context| {
                 nr_polls += 1;
                 context.waker().wake_by_ref();

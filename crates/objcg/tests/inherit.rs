@@ -7,26 +7,12 @@ use std::thread;
 use objcg::thread::{Builder, inherit, spawn};
 use objcg::{Memcg, Objcg};
 
+#[path = "support/groups.rs"]
+mod groups;
+use groups::{assert_empty, group};
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
-
-const MAX_DRAINS: usize = 10_000;
-
-fn group(name: &str) -> Memcg {
-    Memcg::root().create(name).expect("a new name")
-}
-
-fn assert_empty(memcg: &Memcg) {
-    // What a thread of another test has in hand at the moment of a drain stays charged: that takes a few more.
-    for _ in 0..MAX_DRAINS {
-        memcg.drain();
-        if memcg.usage() == 0 {
-            return;
-        }
-        thread::yield_now();
-    }
-    panic!("{} bytes are left: {:?}", memcg.usage(), memcg.stat());
-}
 
 /// Tells in which group it is dropped.
 struct Dropped(mpsc::Sender<Memcg>);

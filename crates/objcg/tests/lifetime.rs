@@ -4,19 +4,16 @@
 //! at process-wide counts, so they run one at a time.
 
 use std::hint::black_box;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use objcg::{CreateError, DeleteError, LimitError, Memcg, NameError, Objcg};
 
+#[path = "support/groups.rs"]
+mod groups;
+use groups::alone;
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Groups, pinned slots and vessels of the process. A stock of another CPU may still hold bytes of a dead group, and with
 /// them its vessel, until it is drained.

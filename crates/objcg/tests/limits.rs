@@ -4,7 +4,11 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use objcg::{CreateError, LimitError, Memcg, MemcgStat, Objcg, OomPolicy};
+use objcg::{CreateError, LimitError, Memcg, MemcgStat, Objcg};
+
+#[path = "support/groups.rs"]
+mod groups;
+use groups::{strict, try_vec};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -12,24 +16,11 @@ static GLOBAL: Objcg = Objcg;
 /// What a group costs its parent: its slot and its vessel.
 const GROUP_BYTES: u64 = 288;
 
-/// A group whose limit refuses.
-fn group(name: &str) -> Memcg {
-    let group = Memcg::root().create(name).expect("a new name");
-    group.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
-    group
-}
-
-fn try_vec(nr_bytes: usize) -> Option<Vec<u8>> {
-    let mut vec = Vec::new();
-    vec.try_reserve_exact(nr_bytes).ok()?;
-    Some(vec)
-}
-
 #[test]
 fn i3_usage_never_passes_max_under_contention() {
-    const NR_THREADS: usize = 4;
+    const NR_THREADS: u64 = 4;
     const MAX: u64 = 300_000;
-    let tenant = group("contention");
+    let tenant = strict("contention");
     tenant.set_max(Some(MAX)).unwrap();
     let stop = AtomicBool::new(false);
     let refused: usize = thread::scope(|scope| {
@@ -44,7 +35,7 @@ fn i3_usage_never_passes_max_under_contention() {
                 scope.spawn(move || {
                     let mut kept = Vec::with_capacity(1 << 14);
                     let mut refused = 0;
-                    for round in 0..30_000usize {
+                    for round in 0..30_000 {
                         match tenant.scope(|| try_vec(1 + (round * 37 + nth * 911) % 3000)) {
                             Some(vec) => kept.push(vec),
                             None => {
@@ -72,20 +63,20 @@ fn i3_usage_never_passes_max_under_contention() {
 
 #[test]
 fn i3_bytes_in_other_stocks_do_not_refuse_what_fits() {
-    const NR_OBJECTS: usize = 100;
-    const PRICE: usize = 1024 + 4;
-    let tenant = group("stocks");
-    tenant.set_max(Some((NR_OBJECTS * PRICE) as u64)).unwrap();
+    const NR_OBJECTS: u64 = 100;
+    const PRICE: u64 = 1024 + 4;
+    let tenant = strict("stocks");
+    tenant.set_max(Some(NR_OBJECTS * PRICE)).unwrap();
     for _ in 0..50 {
         let objects = fill(&tenant, 1024);
-        assert_eq!(objects.len(), NR_OBJECTS, "all of the limit can be used, and no more");
-        assert_eq!(tenant.usage(), (NR_OBJECTS * PRICE) as u64);
+        assert_eq!(objects.len() as u64, NR_OBJECTS, "all of the limit can be used, and no more");
+        assert_eq!(tenant.usage(), NR_OBJECTS * PRICE);
         thread::spawn(move || drop(objects)).join().unwrap();
     }
 }
 
 /// As many objects of the group as its limit allows, in a vector that is not the group's.
-fn fill(tenant: &Memcg, nr_bytes: usize) -> Vec<Vec<u8>> {
+fn fill(tenant: &Memcg, nr_bytes: u64) -> Vec<Vec<u8>> {
     let mut objects = Vec::with_capacity(1000);
     while let Some(object) = tenant.scope(|| try_vec(nr_bytes)) {
         objects.push(object);
@@ -95,7 +86,7 @@ fn fill(tenant: &Memcg, nr_bytes: usize) -> Vec<Vec<u8>> {
 
 #[test]
 fn i3_a_limit_of_any_size_is_exact() {
-    let tenant = group("small");
+    let tenant = strict("small");
     for max in [0, 1, 11, 12, 100, 1000, 4096] {
         tenant.set_max(Some(max)).unwrap();
         let held = fill(&tenant, 8);
@@ -108,7 +99,7 @@ fn i3_a_limit_of_any_size_is_exact() {
 
 #[test]
 fn i3_lowering_max_reports_what_is_over_it() {
-    let tenant = group("lowered");
+    let tenant = strict("lowered");
     let held = tenant.scope(|| vec![0u8; 100_000]);
     tenant.drain();
     let usage = tenant.usage();
@@ -130,7 +121,7 @@ fn figures(levels: &[Memcg]) -> Vec<(u64, u64, MemcgStat)> {
 
 #[test]
 fn i8_a_refused_allocation_leaves_no_trace_at_any_level() {
-    let mut levels = vec![group("depth")];
+    let mut levels = vec![strict("depth")];
     for depth in 1..5 {
         let level = levels[depth - 1].create("below").unwrap();
         levels.push(level);
@@ -144,7 +135,7 @@ fn i8_a_refused_allocation_leaves_no_trace_at_any_level() {
         levels[limited].set_max(Some(room)).unwrap();
         let before = figures(&levels);
         let oom = levels[limited].events().oom;
-        for nr_bytes in [2001, 3000, 40_000, 3 << 20, 100 << 20, usize::MAX >> 2] {
+        for nr_bytes in [2001, 3000, 40_000, 3 << 20, 100 << 20, u64::MAX >> 2] {
             assert!(leaf.scope(|| try_vec(nr_bytes)).is_none(), "{nr_bytes} bytes at level {limited}");
         }
         assert_eq!(figures(&levels), before, "level {limited}");
@@ -157,7 +148,7 @@ fn i8_a_refused_allocation_leaves_no_trace_at_any_level() {
 
 #[test]
 fn i8_a_refused_growth_leaves_the_object_as_it_was() {
-    let tenant = group("growth");
+    let tenant = strict("growth");
     tenant.set_max(Some(1 << 20)).unwrap();
     for nr_bytes in [100, 20_000, 200_000] {
         let mut vec = tenant.scope(|| vec![7u8; nr_bytes]);
@@ -170,7 +161,7 @@ fn i8_a_refused_growth_leaves_the_object_as_it_was() {
 
 #[test]
 fn i6_a_groups_own_memory_is_its_parents() {
-    let parent = group("parent");
+    let parent = strict("parent");
     let children: Vec<Memcg> = (0..100).map(|nth| parent.create(&format!("child-{nth}")).unwrap()).collect();
     parent.drain();
     assert_eq!(parent.usage(), 100 * GROUP_BYTES);
@@ -193,7 +184,7 @@ fn i6_a_groups_own_memory_is_its_parents() {
 #[test]
 fn i3_two_children_share_their_parents_limit() {
     const MAX: u64 = 1 << 20;
-    let parent = group("shared");
+    let parent = strict("shared");
     let children = [parent.create("a").unwrap(), parent.create("b").unwrap()];
     parent.set_max(Some(MAX)).unwrap();
     let start = Barrier::new(2);

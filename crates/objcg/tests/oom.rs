@@ -1,36 +1,20 @@
 //! Broken limits: granted from a bounded reserve and somebody marked, or refused without a trace (I3, I8).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use objcg::{Events, LimitError, Memcg, MemcgStat, Objcg, OomPolicy, OomScope, ReviveError, checkpoint, nofail};
 
+#[path = "support/groups.rs"]
+mod groups;
+use groups::{KIB, MIB, alone, group, try_vec};
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-
-/// Tests run one after the other: what a thread of another test has in hand at the moment of a drain stays charged.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn group(name: &str) -> Memcg {
-    Memcg::root().create(name).expect("a new name")
-}
-
 fn child(parent: &Memcg, name: &str) -> Memcg {
     parent.create(name).expect("a new name")
-}
-
-fn try_vec(nr_bytes: u64) -> Option<Vec<u8>> {
-    let mut vec = Vec::new();
-    vec.try_reserve_exact(nr_bytes as usize).ok()?;
-    Some(vec)
 }
 
 fn take(group: &Memcg, nr_bytes: u64) -> Vec<u8> {

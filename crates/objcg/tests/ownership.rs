@@ -1,26 +1,16 @@
 //! Explicit ownership: memory from elsewhere, memory that moves to another group (I1, I2, I4, I8).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use objcg::{AdoptError, ExternalCharge, ExternalError, Memcg, MemcgStat, Objcg, OomPolicy};
 
+#[path = "support/groups.rs"]
+mod groups;
+use groups::{KIB, MIB, alone, group};
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
-
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-
-/// Tests run one after the other: what a thread of another test has in hand at the moment of a drain stays charged.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn group(name: &str) -> Memcg {
-    Memcg::root().create(name).expect("a new name")
-}
 
 fn figures(group: &Memcg) -> (u64, u64, MemcgStat) {
     group.drain();

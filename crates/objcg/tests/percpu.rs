@@ -6,7 +6,6 @@ use std::panic::catch_unwind;
 use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use objcg::{AllocError, Memcg, MemcgStat, Objcg, PerCpu, PerCpuCounter, nr_cpus};
@@ -16,16 +15,14 @@ use objcg_core::percpu;
 mod random;
 use random::Random;
 
+#[path = "support/groups.rs"]
+mod groups;
+use groups::{alone, group};
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
 const OWNER_BYTES: u64 = 4;
-
-/// Some tests look at process-wide counts.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// An allocation that is freed by whoever drops it.
 struct Memory(NonNull<u8>);
@@ -48,10 +45,6 @@ impl Drop for Memory {
 
 fn on_all_cpus(nr_bytes: u64) -> u64 {
     nr_bytes * nr_cpus() as u64
-}
-
-fn group(name: &str) -> Memcg {
-    Memcg::root().create(name).expect("a new name")
 }
 
 #[test]

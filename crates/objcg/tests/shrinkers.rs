@@ -2,34 +2,17 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use objcg::{Memcg, Objcg, OomPolicy, ReclaimContext, Shrinker, checkpoint};
 
+#[path = "support/groups.rs"]
+mod groups;
+use groups::{KIB, MIB, alone, strict, try_vec};
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
-
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-
-/// Tests run one after the other: what a thread of another test has in hand at the moment of a drain stays charged.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn group(name: &str) -> Memcg {
-    let group = Memcg::root().create(name).expect("a new name");
-    group.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
-    group
-}
-
-fn try_vec(nr_bytes: u64) -> Option<Vec<u8>> {
-    let mut vec = Vec::new();
-    vec.try_reserve_exact(nr_bytes as usize).ok()?;
-    Some(vec)
-}
 
 /// A cache of pages of a group, whose list is nobody's.
 #[derive(Clone)]
@@ -81,7 +64,7 @@ impl Cache {
 #[test]
 fn a_charge_that_would_be_refused_takes_from_the_cache() {
     let _alone = alone();
-    let tenant = group("cache");
+    let tenant = strict("cache");
     tenant.set_max(Some(MIB)).unwrap();
     let cache = Cache::new(&tenant);
     let shrinker = cache.register();
@@ -106,7 +89,7 @@ fn a_charge_that_would_be_refused_takes_from_the_cache() {
 #[test]
 fn no_one_is_killed_for_what_a_cache_holds() {
     let _alone = alone();
-    let tenant = group("kept");
+    let tenant = strict("kept");
     tenant.set_oom_policy(Some(OomPolicy::Kill)).unwrap();
     tenant.set_max(Some(MIB)).unwrap();
     let cache = Cache::new(&tenant);
@@ -121,7 +104,7 @@ fn no_one_is_killed_for_what_a_cache_holds() {
 #[test]
 fn the_largest_excess_goes_first_and_low_is_left_alone() {
     let _alone = alone();
-    let server = group("order");
+    let server = strict("order");
     let caches = ["a", "b", "c"].map(|name| Cache::new(&server.create(name).unwrap()));
     let shrinkers = [0, 1, 2].map(|nth: usize| caches[nth].register());
     for (cache, nr_pages) in caches.iter().zip([30, 90, 60]) {
@@ -153,7 +136,7 @@ fn the_largest_excess_goes_first_and_low_is_left_alone() {
 #[test]
 fn children_share_what_their_parent_is_protected_by() {
     let _alone = alone();
-    let server = group("share");
+    let server = strict("share");
     let parent = server.create("parent").unwrap();
     let children = ["a", "b"].map(|name| parent.create(name).unwrap());
     let held = [300, 100].map(|kib| kib * KIB);
@@ -176,7 +159,7 @@ fn children_share_what_their_parent_is_protected_by() {
 #[test]
 fn lowering_max_below_usage_takes_from_the_cache_at_once() {
     let _alone = alone();
-    let tenant = group("lowered");
+    let tenant = strict("lowered");
     let cache = Cache::new(&tenant);
     let _shrinker = cache.register();
     cache.fill(100, 10 * KIB);
@@ -192,7 +175,7 @@ fn lowering_max_below_usage_takes_from_the_cache_at_once() {
 #[test]
 fn each_is_told_why() {
     let _alone = alone();
-    let tenant = group("why");
+    let tenant = strict("why");
     let seen = Arc::new(Mutex::new(Vec::with_capacity(100)));
     let contexts = Arc::clone(&seen);
     let _shrinker = tenant.register_shrinker(move |control| {
@@ -215,7 +198,7 @@ fn each_is_told_why() {
 #[test]
 fn a_panic_goes_no_further_and_disables_the_shrinker() {
     let _alone = alone();
-    let tenant = group("panic");
+    let tenant = strict("panic");
     tenant.set_max(Some(100 * KIB)).unwrap();
     let nr_calls = Arc::new(AtomicUsize::new(0));
     let calls = Arc::clone(&nr_calls);
@@ -241,7 +224,7 @@ fn a_shrinker_that_allocates_is_not_entered_again() {
     thread_local! {
         static DEPTH: Cell<usize> = const { Cell::new(0) };
     }
-    let tenant = group("allocates");
+    let tenant = strict("allocates");
     tenant.set_max(Some(200 * KIB)).unwrap();
     let (cache, inside) = (Cache::new(&tenant), tenant.clone());
     let shrinking = cache.clone();
@@ -266,7 +249,7 @@ fn a_shrinker_that_allocates_is_not_entered_again() {
 #[test]
 fn a_shrinker_that_frees_another_groups_memory_gives_that_group_its_bytes() {
     let _alone = alone();
-    let (poor, rich) = (group("poor"), group("rich"));
+    let (poor, rich) = (strict("poor"), strict("rich"));
     poor.set_max(Some(100 * KIB)).unwrap();
     let foreign = Cache::new(&rich);
     foreign.fill(10, 100 * KIB);
@@ -285,7 +268,7 @@ fn a_shrinker_that_frees_another_groups_memory_gives_that_group_its_bytes() {
 #[test]
 fn a_lock_that_the_allocating_thread_holds_is_tried_not_waited_for() {
     let _alone = alone();
-    let tenant = group("locked");
+    let tenant = strict("locked");
     tenant.set_max(Some(100 * KIB)).unwrap();
     let cache = Cache::new(&tenant);
     let _shrinker = cache.register();
@@ -299,7 +282,7 @@ fn a_lock_that_the_allocating_thread_holds_is_tried_not_waited_for() {
 #[test]
 fn dropping_a_registration_waits_for_the_run_under_way() {
     let _alone = alone();
-    let tenant = group("waits");
+    let tenant = strict("waits");
     let (entered, may_leave) = (mpsc::channel::<()>(), mpsc::channel::<()>());
     let is_running = Arc::new(AtomicBool::new(false));
     let running = Arc::clone(&is_running);
@@ -325,7 +308,7 @@ fn dropping_a_registration_waits_for_the_run_under_way() {
 #[test]
 fn a_registration_may_end_inside_its_own_callback() {
     let _alone = alone();
-    let tenant = group("suicide");
+    let tenant = strict("suicide");
     let drops = Arc::new(AtomicUsize::new(0));
     struct CountsDrop(Arc<AtomicUsize>);
     impl Drop for CountsDrop {
@@ -357,7 +340,7 @@ fn a_storm_of_registrations_groups_and_charges_ends_with_nothing() {
     const NR_THREADS: usize = 8;
     /// Less than one thread wants, whether or not it meets others.
     const MAX: u64 = 400 * KIB;
-    let server = group("storm");
+    let server = strict("storm");
     server.set_max(Some(MAX)).unwrap();
     let nr_freed = AtomicU64::new(0);
     thread::scope(|scope| {

@@ -8,14 +8,12 @@ use tokio::runtime::Builder;
 use tokio::sync::{Barrier, oneshot};
 use tokio::task::{LocalSet, yield_now};
 
+#[path = "support/groups.rs"]
+mod groups;
+use groups::{assert_empty, group};
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
-
-const MAX_DRAINS: usize = 10_000;
-
-fn group(name: &str) -> Memcg {
-    Memcg::root().create(name).expect("a new name")
-}
 
 /// Runs a test in a runtime of its own, which is gone afterwards with all that it keeps: its queues and its threads' books are
 /// charged to whom they grow for.
@@ -26,16 +24,22 @@ fn run<R>(work: impl Future<Output = R>) -> R {
     result
 }
 
-fn assert_empty(memcg: &Memcg) {
-    // What a thread of another test has in hand at the moment of a drain stays charged: that takes a few more.
-    for _ in 0..MAX_DRAINS {
-        memcg.drain();
-        if memcg.usage() == 0 {
-            return;
-        }
-        std::thread::yield_now();
+/// Tasks of the group that hold so many bytes each, and wait for nothing.
+async fn hold_for_ever(tenant: &Memcg, nr_tasks: usize, nr_bytes: usize) -> JoinSet<()> {
+    let started = std::sync::Arc::new(Barrier::new(nr_tasks + 1));
+    let mut set = JoinSet::new();
+    for _ in 0..nr_tasks {
+        let started = started.clone();
+        tenant.scope(|| {
+            set.spawn(async move {
+                let _rows = vec![0u8; nr_bytes];
+                started.wait().await;
+                std::future::pending::<()>().await;
+            })
+        });
     }
-    panic!("{} bytes are left: {:?}", memcg.usage(), memcg.stat());
+    started.wait().await;
+    set
 }
 
 #[test]
@@ -104,19 +108,7 @@ fn what_aborted_tasks_held_returns() {
     const NR_TASKS: usize = 20;
     let tenant = group("aborted");
     run(async {
-        let started = std::sync::Arc::new(Barrier::new(NR_TASKS + 1));
-        let mut set = JoinSet::new();
-        for _ in 0..NR_TASKS {
-            let started = started.clone();
-            tenant.scope(|| {
-                set.spawn(async move {
-                    let _rows = vec![0u8; 100_000];
-                    started.wait().await;
-                    std::future::pending::<()>().await;
-                })
-            });
-        }
-        started.wait().await;
+        let mut set = hold_for_ever(&tenant, NR_TASKS, 100_000).await;
         assert!(tenant.usage() >= NR_TASKS as u64 * 100_000);
         set.shutdown().await;
         drop(set);
@@ -202,21 +194,9 @@ fn tasks_of_a_killed_group_end_although_nothing_else_wakes_them() {
     const NR_TASKS: usize = 100;
     let (tenant, neighbour) = (group("killed"), group("killed-neighbour"));
     run(async {
-        let started = std::sync::Arc::new(Barrier::new(NR_TASKS + 1));
-        let mut set = JoinSet::new();
-        for _ in 0..NR_TASKS {
-            let started = started.clone();
-            tenant.scope(|| {
-                set.spawn(async move {
-                    let _rows = vec![0u8; 10_000];
-                    started.wait().await;
-                    std::future::pending::<()>().await;
-                })
-            });
-        }
         let (go, wait) = oneshot::channel::<()>();
         let other = neighbour.scope(|| spawn(async { wait.await.is_ok() }));
-        started.wait().await;
+        let mut set = hold_for_ever(&tenant, NR_TASKS, 10_000).await;
         assert!(tenant.usage() >= NR_TASKS as u64 * 10_000);
         tenant.kill().unwrap();
         while let Some(ended) = set.join_next().await {

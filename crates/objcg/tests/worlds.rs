@@ -13,16 +13,14 @@ use objcg::{AllocError, Memcg, Objcg};
 use objcg_core::percpu;
 use process::{WORLD, in_own_process};
 
+#[path = "support/groups.rs"]
+mod groups;
+use groups::try_vec;
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
 const MIB: usize = 1 << 20;
-
-fn try_vec(nr_bytes: usize) -> Option<Vec<u8>> {
-    let mut vec = Vec::new();
-    vec.try_reserve_exact(nr_bytes).ok()?;
-    Some(vec)
-}
 
 /// A round of work of all sizes.
 fn churn() {
@@ -138,7 +136,7 @@ fn i8_a_limited_address_space_ends_in_errors_not_in_death() {
         for round in 0..3 {
             // The list is there before memory ends.
             let mut held = Vec::with_capacity(1 << 14);
-            while let Some(vec) = tenant.scope(|| try_vec(nr_bytes)) {
+            while let Some(vec) = tenant.scope(|| try_vec(nr_bytes as u64)) {
                 assert!(held.len() < held.capacity(), "there is no end");
                 held.push(vec);
             }
