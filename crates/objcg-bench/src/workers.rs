@@ -8,13 +8,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::protocol::{Answer, Job};
 use crate::rivals::Rival;
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../objcg-bench-worker/Cargo.toml");
-const TARGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target");
+const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const BINARY: &str = "release/objcg-bench-worker";
 /// Lines of a failed build that are shown.
 const MAX_LINES: usize = 12;
@@ -63,6 +63,20 @@ impl Worker {
     }
 }
 
+/// Builds a package of this workspace, or finds that it is built; returns its file below the target folder's `release`.
+pub(crate) fn build_package(package: &str, file: &str) -> Result<PathBuf> {
+    let manifest = Path::new(WORKSPACE).join("crates").join(package).join("Cargo.toml");
+    ensure!(manifest.exists(), "{package} is built from its sources, which are not there");
+    let target = target_folder()?;
+    let mut cargo = cargo();
+    cargo.args(["build", "--quiet", "--release", "--package", package, "--target-dir"]).arg(&target);
+    let output = cargo.current_dir(WORKSPACE).output().context("cargo does not start")?;
+    if !output.status.success() {
+        bail!("{package} does not build: {}\n{}", output.status, first_lines(&output.stderr));
+    }
+    Ok(target.join("release").join(file))
+}
+
 /// The cargo that runs this program, or that of the user.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
@@ -71,8 +85,8 @@ pub(crate) fn cargo() -> Command {
 }
 
 /// Where things are built.
-pub(crate) fn target_folder() -> Result<PathBuf> {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from(TARGET), PathBuf::from);
+fn target_folder() -> Result<PathBuf> {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(WORKSPACE).join("target"), PathBuf::from);
     Ok(std::path::absolute(target)?)
 }
 

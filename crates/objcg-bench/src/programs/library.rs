@@ -10,8 +10,7 @@ use crate::args::LibraryArg;
 use crate::workers::{self, first_lines};
 
 const PACKAGE: &str = "objcg-malloc";
-const FILE: &str = "release/libobjcg_malloc.so";
-const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+const FILE: &str = "libobjcg_malloc.so";
 
 /// What objcg's own library is called in tables.
 pub(crate) const OBJCG: &str = "objcg";
@@ -54,16 +53,9 @@ impl Library {
 
     /// objcg's own.
     pub(crate) fn build() -> Result<Library> {
-        let manifest = Path::new(WORKSPACE).join("crates").join(PACKAGE).join("Cargo.toml");
-        ensure!(manifest.exists(), "{PACKAGE} is built from its sources, which are not there; give a --library");
-        let target = workers::target_folder()?;
-        let mut cargo = workers::cargo();
-        cargo.args(["build", "--quiet", "--release", "--package", PACKAGE, "--target-dir"]).arg(&target);
-        let output = cargo.current_dir(WORKSPACE).output().context("cargo does not start")?;
-        if !output.status.success() {
-            bail!("{PACKAGE} does not build: {}\n{}", output.status, first_lines(&output.stderr));
-        }
-        Library::of(&LibraryArg { name: Some(OBJCG.to_owned()), path: target.join(FILE) })
+        let path = workers::build_package(PACKAGE, FILE)
+            .context("there is no library of objcg's own: give one by --library")?;
+        Library::of(&LibraryArg { name: Some(OBJCG.to_owned()), path })
     }
 
     /// The value of `LD_PRELOAD`.

@@ -7,29 +7,17 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::protocol::{Line, Order};
 use crate::workers::{self, first_lines};
 
-const PACKAGE: &str = "objcg-soak";
-const BINARY: &str = "release/objcg-soak";
-const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// A line comes each second: after this without one, threads wait for each other for ever.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Builds the program, or finds that it is built.
 pub(crate) fn build() -> Result<PathBuf> {
-    let manifest = Path::new(WORKSPACE).join("crates").join(PACKAGE).join("Cargo.toml");
-    ensure!(manifest.exists(), "{PACKAGE} is built from its sources, which are not there");
-    let target = workers::target_folder()?;
-    let mut cargo = workers::cargo();
-    cargo.args(["build", "--quiet", "--release", "--package", PACKAGE, "--target-dir"]).arg(&target);
-    let output = cargo.current_dir(WORKSPACE).output().context("cargo does not start")?;
-    if !output.status.success() {
-        bail!("{PACKAGE} does not build: {}\n{}", output.status, first_lines(&output.stderr));
-    }
-    Ok(target.join(BINARY))
+    workers::build_package("objcg-soak", "objcg-soak")
 }
 
 /// Runs the program to its end and hands on each line of it.
