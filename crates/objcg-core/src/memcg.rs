@@ -7,6 +7,7 @@
 //! The slab side sees no more of it than `current`, `charge_object` and `uncharge_object`; statistics use `leads_to` and
 //! the sums beside it.
 
+mod attached;
 mod charge;
 mod current;
 mod event_fd;

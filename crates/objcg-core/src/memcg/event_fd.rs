@@ -1,35 +1,18 @@
 //! Event descriptors: a file that becomes readable when something about a group changes, for poll loops.
 //!
-//! A descriptor's slot is on its group's list, under one lock for all groups. It is written with that lock held, which is one
-//! system call that never blocks; so whoever has taken a descriptor off the list may close it.
+//! A descriptor is written with the lock of all groups' lists held, which is one system call that never blocks; so whoever has
+//! taken a descriptor off its list may close it.
 
-#![expect(unsafe_code, reason = "gives descriptors back, and vouches for a type that may start as zeroes")]
+#![expect(unsafe_code, reason = "gives descriptors back")]
 
 use super::Memcg;
+use super::attached::Attached;
 use super::node::node;
 use crate::os;
-use crate::sync::{AtomicU32, Lock, Ordering};
-use crate::table::{Slot, Table};
+use crate::sync::Ordering;
 
-/// Guards all lists of descriptors.
-static LISTS: Lock<()> = Lock::new(());
-static TABLE: Table<FdSlot, 64> = Table::new();
-
-/// A descriptor on a group's list.
-#[repr(C)]
-pub(super) struct FdSlot {
-    file: AtomicU32,
-    /// One more than the number of the next on the list, or 0.
-    next: AtomicU32,
-    next_free: AtomicU32,
-}
-
-// SAFETY: zero is a valid value of every field, and all are atomics.
-unsafe impl Slot for FdSlot {
-    fn next_free(&self) -> &AtomicU32 {
-        &self.next_free
-    }
-}
+/// The descriptors of all groups; never negative.
+static FILES: Attached = Attached::new();
 
 /// An event descriptor of a group: see [`Memcg::event_fd`]. Holds a handle to the group; closed when it is dropped.
 #[derive(Debug)]
@@ -48,16 +31,10 @@ impl Memcg {
     /// The system's error number, if it has no descriptor or no memory.
     pub fn event_fd(&self) -> Result<EventFd, i32> {
         let file = os::event_fd()?;
-        let Some(slot) = TABLE.alloc() else {
+        let Some(slot) = FILES.add(&node(self.idx).first_event_fd, file as u64) else {
             close(file);
             return Err(libc::ENOMEM);
         };
-        // Not negative.
-        TABLE.get(slot).file.store(file as u32, Ordering::Relaxed);
-        let _lists = LISTS.lock();
-        let first = &node(self.idx).first_event_fd;
-        TABLE.get(slot).next.store(first.load(Ordering::Relaxed), Ordering::Relaxed);
-        first.store(slot + 1, Ordering::Relaxed);
         Ok(EventFd { group: self.clone(), slot, file })
     }
 }
@@ -72,17 +49,7 @@ impl EventFd {
 
 impl Drop for EventFd {
     fn drop(&mut self) {
-        let lists = LISTS.lock();
-        let mut link = &node(self.group.idx).first_event_fd;
-        while let at = link.load(Ordering::Relaxed)
-            && at != self.slot + 1
-            && at != 0
-        {
-            link = &TABLE.get(at - 1).next;
-        }
-        link.store(TABLE.get(self.slot).next.load(Ordering::Relaxed), Ordering::Relaxed);
-        drop(lists);
-        TABLE.free(self.slot);
+        FILES.remove(&node(self.group.idx).first_event_fd, self.slot);
         close(self.file);
     }
 }
@@ -95,22 +62,14 @@ fn close(file: i32) {
 /// Makes all of a group's descriptors readable.
 #[cold]
 pub(super) fn raise(group: u32) {
-    let _lists = LISTS.lock();
-    let mut at = node(group).first_event_fd.load(Ordering::Relaxed);
-    while let Some(idx) = at.checked_sub(1) {
-        let slot = TABLE.get(idx);
-        // It came from an `i32`.
-        os::raise_event_fd(slot.file.load(Ordering::Relaxed) as i32);
-        at = slot.next.load(Ordering::Relaxed);
-    }
+    // Each came from an `i32`.
+    FILES.hold().for_each(&node(group).first_event_fd, |file| os::raise_event_fd(file.load(Ordering::Relaxed) as i32));
 }
 
 pub(super) fn hold_for_fork() {
-    LISTS.hold_for_fork();
-    TABLE.hold_for_fork();
+    FILES.hold_for_fork();
 }
 
 pub(super) fn release_after_fork() {
-    TABLE.release_after_fork();
-    LISTS.force_unlock();
+    FILES.release_after_fork();
 }
