@@ -41,8 +41,8 @@ pub(crate) fn root() -> &'static Memcg {
 }
 
 impl Memcg {
-    /// The root of the tree. Memory that is in no group is the root's; it is not counted and has no limit. The first call makes
-    /// [`OomPolicy::Kill`](crate::OomPolicy::Kill) the process's default, unless it was set: in Rust a null from the
+    /// The root of the tree. Memory that is in no group is the root's; it is not counted and has no limit. The first call of this or of [`current`](Memcg::current)
+    /// makes [`OomPolicy::Kill`](crate::OomPolicy::Kill) the process's default, unless it was set: in Rust a null from the
     /// allocator aborts the process.
     #[must_use]
     pub fn root() -> Memcg {
@@ -239,6 +239,8 @@ impl Memcg {
     /// ```
     #[must_use]
     pub fn current() -> Memcg {
+        // It may be the first group that the program gets, whose default policy this sets.
+        let _root = root();
         Memcg(engine::Memcg::current())
     }
 

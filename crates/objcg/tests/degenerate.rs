@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use objcg::{Memcg, Objcg, PerCpuCounter};
+use objcg::{Memcg, Objcg, OomPolicy, PerCpuCounter};
 use process::in_own_process;
 
 #[path = "support/groups.rs"]
@@ -355,4 +355,14 @@ fn where_threads_allocate_while_processes_start() {
         stop.store(true, Ordering::Relaxed);
     });
     nothing_is_left(tenant);
+}
+
+/// The default that `Memcg::root` sets is set by whatever gives the first group.
+#[test]
+fn kill_is_the_default_where_the_root_was_never_asked_for() {
+    if !in_own_process("kill_is_the_default_where_the_root_was_never_asked_for", |_| {}) {
+        return;
+    }
+    let tenant = Memcg::current().create("tenant").expect("a new name");
+    assert_eq!(tenant.oom_policy(), OomPolicy::Kill);
 }
