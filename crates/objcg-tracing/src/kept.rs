@@ -1,7 +1,7 @@
 //! Groups that are made on demand below one parent, and kept.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use objcg::Memcg;
 
@@ -26,15 +26,21 @@ impl Kept {
 
     /// The child of that name, made if there is none; `None` if it cannot be made. Called in the root.
     pub(crate) fn find_or_create(&self, name: &str) -> Option<Memcg> {
-        // Nothing under the lock can leave it half done.
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = groups.by_name.get(name).filter(|group| !group.is_deleted()) {
+        if let Some(group) = self.lock().by_name.get(name).filter(|group| !group.is_deleted()) {
             return Some(group.clone());
         }
-        let group = self.parent.child(name).or_else(|| self.parent.create(name).ok())?;
+        // Under no lock: its memory is the parent's, for which shrinkers may be asked, and they may use spans.
+        let find = || self.parent.child(name);
+        let group = find().or_else(|| self.parent.create(name).ok()).or_else(find)?;
+        let mut groups = self.lock();
         groups.by_name.insert(name.to_owned(), group.clone());
         groups.sweep();
         Some(group)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        // Nothing under the lock can leave it half done.
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
@@ -248,5 +249,20 @@ fn a_function_of_the_users_picks_the_group() {
             info_span!("request", plan = "gold").in_scope(|| assert_eq!(Memcg::current(), gold));
             info_span!("request", plan = "none").in_scope(|| assert_eq!(Memcg::current(), gold));
         });
+    });
+}
+
+/// A group that is made for a span is its parent's memory, for which a shrinker may be asked; and that one may use spans too.
+#[test]
+fn a_shrinker_may_enter_a_span_when_a_group_is_made_for_one() {
+    with_layer("shrinks", |server| {
+        let held = Mutex::new(Some(server.charge_external(1 << 20).unwrap()));
+        let shrinker = server.register_shrinker(move |_| {
+            info_span!("shrink", tenant = "shrinks").in_scope(|| drop(held.lock().unwrap().take()));
+            1 << 20
+        });
+        server.set_max(Some(server.usage())).unwrap();
+        info_span!("request", tenant = "new").in_scope(|| assert_eq!(current(), "new"));
+        drop(shrinker);
     });
 }
