@@ -223,17 +223,18 @@ impl Place {
         }
         // The books are nobody's.
         let _in_root = root().enter();
-        let waker = context.waker().clone();
+        // Before the lock: a waker is anybody's code.
+        let (waker, own) = (context.waker().clone(), context.waker().clone());
         let mut waiters = lock();
         let books = waiters.get_or_insert_default();
         // Of the version before the waiter is added: what changes after that is told.
         let version = memcg.0.version();
         let replaced = self.key.take().and_then(|(key, ..)| books.remove(memcg.id(), key));
-        let (key, is_urgent) = books.add(memcg, Waiter { wanted, deadline, waker: waker.clone() });
+        let (key, is_urgent) = books.add(memcg, Waiter { wanted, deadline, waker });
         let needs_thread = books.served_in.replace(process::id()) != Some(process::id());
         drop(waiters);
         drop(replaced);
-        self.key = Some((key, version, waker));
+        self.key = Some((key, version, own));
         if needs_thread && thread::Builder::new().name("objcg-notify".into()).spawn(serve).is_err() {
             // Nobody will wake it: it asks again and again, and so does the next one for a thread.
             if let Some(books) = lock().as_mut() {

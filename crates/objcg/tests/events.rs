@@ -5,9 +5,9 @@ use std::future::Future;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -336,4 +336,35 @@ fn a_charge_fits_once_every_level_that_refuses_it_is_drained() {
     let fits = child.scope(|| try_vec(100 * KIB));
     assert!(fits.is_some());
     assert_eq!([&child, &parent].map(|group| (group.events_local().max, group.events_local().oom)), [(1, 0), (1, 0)]);
+}
+
+/// A waker whose every copy waits for a group itself, as one of a task that is a group's may.
+struct Asks(Memcg);
+
+fn ask(asks: &Asks) {
+    let mut killed = pin!(asks.0.killed());
+    assert!(killed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+}
+
+const ASKS: RawWakerVTable = RawWakerVTable::new(
+    |data| {
+        // SAFETY: the data of this table is an `Asks` that lives as long as the test.
+        ask(unsafe { &*data.cast::<Asks>() });
+        RawWaker::new(data, &ASKS)
+    },
+    |_| {},
+    |_| {},
+    |_| {},
+);
+
+#[test]
+fn a_waker_may_wait_for_a_group_when_it_is_cloned() {
+    let _alone = alone();
+    let tenant = group("cloned");
+    let asks = Asks(tenant.clone());
+    // SAFETY: the functions are safe to be called by any thread with this data, which outlives the waker and its copies.
+    let waker = unsafe { Waker::new((&raw const asks).cast(), &ASKS) };
+    let mut killed = Box::pin(tenant.killed());
+    assert!(killed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(killed);
 }
