@@ -61,6 +61,7 @@ mod shrinker;
 pub mod thread;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod unwind;
 
 pub use adopt::{Adopt, AdoptError};
 pub use external::{ExternalCharge, ExternalError};

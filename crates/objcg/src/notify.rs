@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use objcg_core::memcg as engine;
 
 use crate::memcg::root;
+use crate::unwind::quietly;
 use crate::{Events, Memcg, OomKilled};
 
 /// How often groups that are held back are drained.
@@ -193,7 +194,7 @@ fn serve() {
             thread::sleep(LOOK_EVERY.min(until.saturating_duration_since(Instant::now())));
         }
         for (waiter, _group) in woken {
-            waiter.waker.wake();
+            quietly(|| waiter.waker.wake());
         }
         // Bytes that were freed may wait in stocks and sheaves; if usage falls to `high` by this, that is a change.
         held_back.iter().for_each(engine::Memcg::drain);

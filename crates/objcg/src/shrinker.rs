@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use objcg_core::memcg as engine;
 
 use crate::Memcg;
+use crate::unwind::drop_quietly;
 
 pub use engine::{ReclaimContext, ShrinkControl};
 
@@ -104,14 +105,6 @@ unsafe fn run<F: Fn(&ShrinkControl) -> u64>(data: *mut c_void, control: &ShrinkC
 unsafe fn end<F>(data: *mut c_void) {
     // SAFETY: the caller's contract.
     drop_quietly(unsafe { Box::from_raw(data.cast::<Registered<F>>()) });
-}
-
-/// Drops what may panic at that.
-fn drop_quietly<T>(value: T) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // A payload that panics when it is dropped is not worth a third try.
-        std::mem::forget(payload);
-    }
 }
 
 impl Shrinker {

@@ -1,17 +1,18 @@
 //! Events, peaks, and waiting: counted at every level, told to everybody who waits, in whatever way.
 
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
+use std::panic::resume_unwind;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use objcg::{Events, Memcg, Objcg};
+use objcg::{Events, FutureExt, Memcg, Objcg};
 
 #[path = "support/groups.rs"]
 mod groups;
@@ -367,4 +368,32 @@ fn a_waker_may_wait_for_a_group_when_it_is_cloned() {
     let mut killed = Box::pin(tenant.killed());
     assert!(killed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     drop(killed);
+}
+
+/// A waker that tells that it was called, and then does something.
+struct Tells(mpsc::Sender<()>, fn());
+
+impl Wake for Tells {
+    fn wake(self: Arc<Self>) {
+        self.0.send(()).expect("the test waits for it");
+        self.1();
+    }
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_from_being_woken() {
+    let _alone = alone();
+    for (name, then) in [("panics", (|| resume_unwind(Box::new("on purpose"))) as fn()), ("does-not", || {})] {
+        let tenant = group(name);
+        let (sender, woken) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Tells(sender, then)));
+        // Woken by the thread that serves waits, and by the one that looks for kills.
+        let mut killed = Box::pin(tenant.killed());
+        let mut waiting = Box::pin(pending::<()>().in_memcg(&tenant));
+        assert!(killed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        tenant.kill().unwrap();
+        // For ever, if the thread is gone.
+        (0..2).for_each(|_| woken.recv().unwrap());
+    }
 }

@@ -17,6 +17,7 @@ use objcg_core::memcg as engine;
 
 use crate::Memcg;
 use crate::memcg::root;
+use crate::unwind::quietly;
 
 const NR_SHARDS: usize = 32;
 /// Between two looks at the lists.
@@ -120,7 +121,7 @@ fn wake_killed() {
                 wakers.push(Arc::clone(waker));
             }
         }
-        wakers.drain(..).for_each(|waker| waker.wake_by_ref());
+        wakers.drain(..).for_each(|waker| quietly(move || waker.wake_by_ref()));
     }
 }
 
