@@ -1,6 +1,6 @@
 //! Broken limits: granted from a bounded reserve and somebody marked, or refused without a trace (I3, I8).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -201,6 +201,67 @@ fn a_group_with_fail_is_never_the_victim() {
     let before = figures(&server);
     assert!(tenants[0].scope(|| try_vec(60 * KIB)).is_none(), "nobody to mark");
     assert_eq!((figures(&server), killed(&tenants)), (before, vec![false; 3]));
+    drop(held);
+}
+
+/// The mark is seen before all is done that belongs to it: whoever is told of it writes its descriptors first.
+#[test]
+fn a_victim_that_is_revived_at_once_makes_room_for_the_next() {
+    const NR_FILES: usize = 8000;
+    let _alone = alone();
+    let (server, tenants, mut held) = server("at-once", OomScope::Memcg);
+    // As many as the process may have.
+    let files = (0..NR_FILES).map_while(|_| tenants[1].event_fd().ok()).collect::<Vec<_>>();
+    let mut more = Vec::with_capacity(4);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !tenants[1].is_oom_killed() {
+                std::hint::spin_loop();
+            }
+            tenants[1].revive().unwrap();
+        });
+        more.push(take(&tenants[0], 60 * KIB));
+    });
+    drop(files);
+    assert_eq!(killed(&tenants), [false; 3]);
+    assert!(server.usage() > server.max().unwrap());
+    more.push(take(&tenants[0], 4 * KIB));
+    assert_eq!(killed(&tenants), [false, true, false], "over the limit, and nobody is to end");
+    held[1] = Vec::new();
+}
+
+/// The victim is looked for level by level: meanwhile its slot may become another group's.
+#[test]
+fn a_victim_that_is_deleted_meanwhile_leaves_strangers_alone() {
+    const NR_ROUNDS: usize = 1000;
+    let _alone = alone();
+    let (server, tenants, held) = server("meanwhile", OomScope::Memcg);
+    let elsewhere = group("elsewhere");
+    server.set_max(Some(server.usage() + 700 * KIB)).unwrap();
+    let (is_over, nr_strangers) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..NR_ROUNDS {
+                // The largest while it lives; then a group elsewhere is likely to get its slot.
+                let Ok(victim) = server.create("victim") else { continue };
+                let bytes = victim.charge_external(600 * KIB);
+                // About as long as a charge that breaks the limit takes until it looks for a victim.
+                (0..round % 64 * 1000).for_each(|_| std::hint::spin_loop());
+                drop(bytes);
+                drop(victim);
+                let stranger = child(&elsewhere, "stranger");
+                if (0..100).any(|_| stranger.is_oom_killed()) {
+                    nr_strangers.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        while !is_over.load(Ordering::Relaxed) {
+            drop(tenants[0].scope(|| try_vec(150 * KIB)));
+            let _was_killed = tenants[0].revive();
+        }
+    });
+    assert_eq!(nr_strangers.into_inner(), 0, "killed, and never broke a limit");
     drop(held);
 }
 

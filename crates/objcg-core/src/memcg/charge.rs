@@ -365,8 +365,13 @@ impl PinnedNode {
     }
 
     pub(super) fn of_root() -> PinnedNode {
-        node(ROOT).pin.get();
-        PinnedNode { idx: ROOT }
+        PinnedNode::of_pinned(ROOT)
+    }
+
+    /// One more pin of a slot that the caller has pinned.
+    pub(super) fn of_pinned(idx: u32) -> PinnedNode {
+        node(idx).pin.get();
+        PinnedNode { idx }
     }
 }
 

@@ -21,7 +21,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::charge::{self, ancestors};
+use super::charge::{self, PinnedNode, ancestors};
 use super::events::{self, Event};
 use super::node::{ROOT, node};
 use super::objcg::Target;
@@ -158,46 +158,68 @@ pub(super) fn charge_or_kill(group: u32, nr_bytes: u64) -> Result<(), u32> {
     for at in ancestors(group).take_while(|at| *at != ROOT) {
         let counter = &node(at).counter;
         if counter.usage() > counter.max() && counter.marks() & GRANTED == 0 {
-            let victim = choose_victim(at, group).unwrap_or(Victim { group: at, scope: scope(at) });
-            mark(&victim);
-            counter.mark(GRANTED);
+            let victim = choose_victim(at, group).unwrap_or_else(|| Victim::of(at));
+            grant_and_mark(at, &victim);
         }
     }
     Ok(())
 }
 
+/// Opens the reserve of `at` for a victim, itself or one below.
+fn grant_and_mark(at: u32, victim: &Victim) {
+    let counter = &node(at).counter;
+    if victim.group.idx != at {
+        // Before the mark: as soon as that is seen the victim may be deleted or revived, which ends the grant.
+        counter.mark(GRANTED);
+    }
+    mark(victim);
+    if tree::is_deleted(victim.group.idx) {
+        // Perhaps before it was marked: then its deletion has ended no grant.
+        counter.withdraw_grant();
+    }
+}
+
+/// Who is to be marked, and how far. Pinned: the slot of a victim that is deleted meanwhile does not become a stranger's.
 struct Victim {
-    group: u32,
+    group: PinnedNode,
     scope: OomScope,
+}
+
+impl Victim {
+    /// A group that is pinned, as far as it says.
+    fn of(group: u32) -> Victim {
+        Victim { group: PinnedNode::of_pinned(group), scope: scope(group) }
+    }
 }
 
 /// Whom to mark when a charge of `charging` breaks the limit of `refusing`. `None` if all who could be are under
 /// [`OomPolicy::Fail`].
 fn choose_victim(refusing: u32, charging: u32) -> Option<Victim> {
     if charging == refusing || scope(refusing) == OomScope::Subtree {
-        return Some(Victim { group: refusing, scope: scope(refusing) });
+        return Some(Victim::of(refusing));
     }
-    let mut at = refusing;
+    let mut at = PinnedNode::of_pinned(refusing);
     loop {
-        let mut largest: Option<(u64, u32)> = None;
+        let mut largest: Option<(u64, PinnedNode)> = None;
         let mut children_bytes = 0;
-        let nr_children = tree::for_each_child(at, |child| {
+        let nr_children = tree::for_each_child(at.idx, |child| {
             let usage = node(child).counter.usage();
             children_bytes += usage;
-            if own_policy(child) != Some(OomPolicy::Fail) && largest.is_none_or(|(most, _)| usage > most) {
-                largest = Some((usage, child));
+            if own_policy(child) != Some(OomPolicy::Fail) && largest.as_ref().is_none_or(|(most, _)| usage > *most) {
+                // Children are alive, and so pinned, until this returns: the pin that this replaces is not the last.
+                largest = Some((usage, PinnedNode::of_pinned(child)));
             }
         });
         // tidy: allow(saturating_sub): children are read one after the other, while they change
-        let own_bytes = node(at).counter.usage().saturating_sub(children_bytes);
+        let own_bytes = node(at.idx).counter.usage().saturating_sub(children_bytes);
         match largest {
-            Some((usage, child)) if at == refusing || usage > own_bytes => at = child,
+            Some((usage, child)) if at.idx == refusing || usage > own_bytes => at = child,
             // The charging group was deleted meanwhile.
-            None if at == refusing && nr_children == 0 => return Some(Victim { group: at, scope: scope(at) }),
-            None if at == refusing => return None,
+            None if at.idx == refusing && nr_children == 0 => return Some(Victim::of(refusing)),
+            None if at.idx == refusing => return None,
             _ => return Some(Victim { group: at, scope: OomScope::Memcg }),
         }
-        if scope(at) == OomScope::Subtree {
+        if scope(at.idx) == OomScope::Subtree {
             return Some(Victim { group: at, scope: OomScope::Subtree });
         }
     }
@@ -210,15 +232,16 @@ fn mark(victim: &Victim) {
         // Before it is set: who looks at ancestors too often is only late. Release pairs with the Acquire in `killed_by`.
         NR_SUBTREE_MARKS.fetch_add(1, Ordering::Release);
     }
-    let new = node(victim.group).counter.mark(bits);
+    let group = victim.group.idx;
+    let new = node(group).counter.mark(bits);
     if with_subtree && new & SUBTREE == 0 {
         NR_SUBTREE_MARKS.fetch_sub(1, Ordering::Relaxed);
     }
     if new & MARKED != 0 {
-        events::count(victim.group, Event::OomKill);
+        events::count(group, Event::OomKill);
     }
     if new & SUBTREE != 0 {
-        events::announce_below(victim.group);
+        events::announce_below(group);
         events::announce(ROOT);
     }
     if new & (MARKED | SUBTREE) != 0 && MARKS.change().sleepers {
@@ -245,9 +268,9 @@ pub fn wait_for_marks(seen: u32) -> u32 {
     }
 }
 
-/// Marks a group and all its descendants.
+/// Marks a group, which is pinned, and all its descendants.
 pub(super) fn kill(group: u32) {
-    mark(&Victim { group, scope: OomScope::Subtree });
+    mark(&Victim { group: PinnedNode::of_pinned(group), scope: OomScope::Subtree });
 }
 
 /// Takes a group's own mark off, within its limit.

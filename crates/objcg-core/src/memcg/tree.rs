@@ -314,6 +314,12 @@ pub(super) fn for_each_below(top: u32, mut visit: impl FnMut(u32)) {
     }
 }
 
+/// Whether a pinned group was deleted: with all that its deletion does under the tree lock.
+pub(super) fn is_deleted(idx: u32) -> bool {
+    let _tree = TREE.lock();
+    node(idx).pin.is_dead()
+}
+
 /// The parent of a living group, with one user more.
 pub(super) fn parent(idx: u32) -> Option<u32> {
     let _tree = TREE.lock();
