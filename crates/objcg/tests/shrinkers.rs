@@ -156,6 +156,33 @@ fn children_share_what_their_parent_is_protected_by() {
     drop(held);
 }
 
+/// A charge looks at protection wherever it is made: on whatever stack.
+#[test]
+fn protection_of_a_deep_group_needs_no_deep_stack() {
+    const DEPTH: usize = 3000;
+    const STACK_BYTES: usize = 128 << 10;
+    let _alone = alone();
+    let top = strict("deep");
+    let mut groups = vec![top.create("below").unwrap()];
+    for _ in 1..DEPTH {
+        let below = groups[groups.len() - 1].create("below").unwrap();
+        groups.push(below);
+    }
+    let leaf = &groups[DEPTH - 1];
+    let held = leaf.scope(|| try_vec(100 * KIB));
+    groups.iter().for_each(|group| group.set_low(50 * KIB).unwrap());
+    let low = thread::scope(|scope| {
+        let looking = thread::Builder::new().stack_size(STACK_BYTES);
+        looking.spawn_scoped(scope, || leaf.effective_low(&top)).unwrap().join().unwrap()
+    });
+    assert_eq!(low, 50 * KIB);
+    groups[DEPTH / 2].set_low(0).unwrap();
+    assert_eq!(leaf.effective_low(&top), 0, "a parent on the way is not protected");
+    drop(held);
+    // From the leaf up, so that each is the last of its chain.
+    while groups.pop().is_some() {}
+}
+
 #[test]
 fn lowering_max_below_usage_takes_from_the_cache_at_once() {
     let _alone = alone();

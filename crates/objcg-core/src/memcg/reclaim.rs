@@ -115,17 +115,23 @@ fn next_below(top: u32, last: Option<Rank>, protection: fn(u32, u32) -> u64) -> 
 
 /// Bytes of a group that are protected when memory of `top`, itself or an ancestor, is wanted.
 pub(super) fn effective_low(group: u32, top: u32) -> u64 {
-    if group == top {
+    let path = || ancestors(group).take_while(|at| *at != top);
+    if path().any(|at| protected(at) == 0) {
+        // Nothing is shared out below.
         return 0;
     }
+    // From the top down, each level found by a walk from below: a tree may be deeper than the stack of whoever allocates.
+    let levels = (0..path().count()).rev().filter_map(|height| path().nth(height));
+    let effective =
+        levels.fold(None, |of_parent, at| Some(of_parent.map_or_else(|| protected(at), |of| share(at, of))));
+    effective.unwrap_or(0)
+}
+
+/// A group's part of its parent's effective protection.
+fn share(group: u32, of_parent: u64) -> u64 {
     let own = protected(group);
-    let parent = node(group).parent.load(Ordering::Relaxed);
-    if own == 0 || parent == top {
-        return own;
-    }
-    let of_parent = effective_low(parent, top);
     let mut of_siblings: u64 = 0;
-    tree::for_each_child(parent, |sibling| of_siblings += protected(sibling));
+    tree::for_each_child(node(group).parent.load(Ordering::Relaxed), |sibling| of_siblings += protected(sibling));
     if of_siblings <= of_parent {
         return own;
     }
