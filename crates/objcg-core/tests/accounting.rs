@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use objcg_core::memcg::{self, DeleteError, Memcg, Watcher};
+use objcg_core::memcg::{self, DeleteError, Memcg, NoFail, OomPolicy, Watcher};
 use objcg_core::{kmalloc, stat};
 
 /// Some tests look at process-wide counts.
@@ -177,4 +177,23 @@ fn children_are_listed_whichever_of_them_are_deleted() {
         let newest_first: Vec<u64> = children.iter().rev().map(Memcg::ticket).collect();
         assert_eq!(listed, newest_first);
     }
+}
+
+#[test]
+fn scopes_that_must_not_fail_may_end_in_any_order() {
+    let _alone = alone();
+    let tenant = group("must-not-fail");
+    tenant.set_max(Some(0)).expect("alive");
+    tenant.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
+    let is_granted = || {
+        // Free objects keep their charge until then.
+        tenant.drain();
+        let _inside = tenant.enter();
+        kmalloc::alloc(100, 8).map(give_back).is_some()
+    };
+    let [first, second] = [NoFail::enter(), NoFail::enter()];
+    drop(first);
+    assert!(is_granted(), "the second goes on");
+    drop(second);
+    assert!(!is_granted(), "both have ended");
 }

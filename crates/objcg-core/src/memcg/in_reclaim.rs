@@ -10,6 +10,7 @@ use crate::os::ThreadKey;
 
 static KEY: ThreadKey = ThreadKey::new();
 
+/// The bit of a thread that runs shrinkers; above it the number of scopes that must not fail.
 const RECLAIMS: usize = 1;
 const MUST_NOT_FAIL: usize = 2;
 
@@ -20,7 +21,7 @@ pub(super) fn reclaims() -> bool {
 
 /// Whether this thread's charges are forced.
 pub(super) fn must_not_fail() -> bool {
-    bits() & MUST_NOT_FAIL != 0
+    bits() >= MUST_NOT_FAIL
 }
 
 fn bits() -> usize {
@@ -45,7 +46,7 @@ pub(super) fn reclaiming<R>(work: impl FnOnce() -> R) -> Option<R> {
     // Callbacks do not unwind.
     let result = work();
     current::replace(group);
-    set(before);
+    set(bits() & !RECLAIMS);
     Some(result)
 }
 
@@ -53,23 +54,22 @@ pub(super) fn reclaiming<R>(work: impl FnOnce() -> R) -> Option<R> {
 #[must_use = "charges may be refused again once it is dropped"]
 #[derive(Debug)]
 pub struct NoFail {
-    before: usize,
     /// Bound to the thread.
     _bound: core::marker::PhantomData<*const ()>,
 }
 
 impl NoFail {
     /// From here on no limit refuses this thread's charges: what does not fit after reclaim is charged above `max`, and counted as
-    /// [`Events::max`](super::Events::max). Scopes nest. `None` without memory for the thread's key.
+    /// [`Events::max`](super::Events::max). Scopes nest, and may end in any order. `None` without memory for the thread's key.
     #[must_use]
     pub fn enter() -> Option<NoFail> {
-        let before = bits();
-        set(before | MUST_NOT_FAIL).then_some(NoFail { before, _bound: core::marker::PhantomData })
+        // Made only then: its drop counts down.
+        set(bits() + MUST_NOT_FAIL).then(|| NoFail { _bound: core::marker::PhantomData })
     }
 }
 
 impl Drop for NoFail {
     fn drop(&mut self) {
-        set(bits() & !MUST_NOT_FAIL | self.before & MUST_NOT_FAIL);
+        set(bits() - MUST_NOT_FAIL);
     }
 }
