@@ -67,9 +67,10 @@ fn usage_at_the_soft_limit_is_no_event_and_above_it_is_one() {
 #[test]
 fn a_watcher_is_called_for_charges_and_for_refusals() {
     static NR_CALLS: AtomicUsize = AtomicUsize::new(0);
-    static WATCHER: Watcher = Watcher(|| {
+    extern "C" fn count() {
         NR_CALLS.fetch_add(1, Ordering::Relaxed);
-    });
+    }
+    static WATCHER: Watcher = Watcher(count);
     let _alone = alone();
     memcg::watch(&WATCHER);
     let nr_calls = || NR_CALLS.swap(0, Ordering::Relaxed);

@@ -241,7 +241,7 @@ unsafe fn store(place: *mut u64, number: u64) {
     unsafe { AtomicU64::from_ptr(place) }.store(number, Ordering::Relaxed);
 }
 
-fn update_counters() {
+extern "C" fn update_counters() {
     let Some(report) = NonNull::new(REPORT.load(Ordering::Acquire)) else { return };
     let Some(program) = group() else { return };
     let events = program.events();

@@ -53,8 +53,9 @@ pub(crate) fn set_discharge(discharge: fn(u32)) {
     *KEPT_IN_KIND.lock() = Some(discharge);
 }
 
-/// Called whenever a charge has gone up the tree, or was refused.
-pub struct Watcher(pub fn());
+/// Called whenever a charge has gone up the tree, or was refused: in the middle of allocations, out of which nothing may unwind. So
+/// it is a function of C's, in which a panic aborts.
+pub struct Watcher(pub extern "C" fn());
 
 static WATCHER: AtomicPtr<Watcher> = AtomicPtr::new(core::ptr::null_mut());
 
