@@ -138,8 +138,15 @@ fn exit_status_and_death_are_the_programs() {
     assert_eq!(output.status.code(), Some(STATUS));
     let cut_short: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(cut_short["process"]["state"], "cut_short");
-    assert!(cut_short["process"]["usage"].as_u64() >= Some(1000 * SLOT), "{cut_short}");
+    let process = &cut_short["process"];
+    assert!(process["usage"].as_u64() >= Some(1000 * SLOT) && process["peak_rss"].as_u64() > Some(0), "{cut_short}");
+    for unknown in ["live_objects", "live_bytes", "held_bytes"] {
+        assert!(process[unknown].is_null(), "{unknown}: {cut_short}");
+    }
 
+    let output = run(&["--json", "--stat", "-", "--", program(), "kill"]);
+    let killed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&killed["process"]["state"], &killed["process"]["peak_rss"]), (&"killed".into(), &Value::Null));
     let output = run(&["--", program(), "kill"]);
     assert_eq!(output.status.signal(), Some(Signal::KILL.as_raw()));
     let said = text(&output.stderr);

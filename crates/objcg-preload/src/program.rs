@@ -265,7 +265,6 @@ pub(crate) fn report_at_a_glance() {
         for class in stat::size_classes_at_a_glance() {
             add_class(report, class);
         }
-        report.live_bytes = report.slab_object_bytes;
     });
 }
 

@@ -85,7 +85,7 @@ impl<'a> Outcome<'a> {
         }
         if report.state != RUNNING {
             line("utilisation", format!("{} of slabs", percent(report.utilisation())));
-            if report.held_bytes > 0 {
+            if report.state == COMPLETE {
                 line("held", format!("{} of the system", bytes(report.held_bytes)));
             }
             line("peak resident", bytes(report.peak_rss));
@@ -181,8 +181,11 @@ fn thread_name(threads: &Threads) -> String {
     String::from_utf8_lossy(name_bytes(&threads.name)).into_owned()
 }
 
+/// What was not looked at, because the program went otherwise, is null.
 fn process_json(report: &Report) -> Value {
     let counters = &report.counters;
+    let if_complete = |number: u64| (report.state == COMPLETE).then_some(number);
+    let is_over = report.state != RUNNING;
     let class = |class: &Class| json!({ "size": class.size, "objects": class.nr_objects, "bytes": class.object_bytes });
     let threads = |row: &Threads| json!({ "name": thread_name(row), "alive": row.nr_threads, "usage": row.usage, "peak": row.peak });
     json!({
@@ -194,11 +197,11 @@ fn process_json(report: &Report) -> Value {
         "refusals": counters.refusals,
         "max_events": counters.max_events,
         "high_events": counters.high_events,
-        "live_objects": report.live_objects,
-        "live_bytes": report.live_bytes,
-        "utilisation": report.utilisation(),
-        "held_bytes": report.held_bytes,
-        "peak_rss": report.peak_rss,
+        "live_objects": if_complete(report.live_objects),
+        "live_bytes": if_complete(report.live_bytes),
+        "utilisation": is_over.then(|| report.utilisation()),
+        "held_bytes": if_complete(report.held_bytes),
+        "peak_rss": is_over.then_some(report.peak_rss),
         "classes": report.classes().iter().map(class).collect::<Vec<_>>(),
         "threads": report.threads().iter().map(threads).collect::<Vec<_>>(),
     })
