@@ -1,7 +1,8 @@
 //! Size classes: one const table, both directions, and the slab that each class is cut from.
 //!
 //! Up to 128 bytes the classes are 8 or 16 bytes apart, above it eight to a doubling, so that an object wastes at most
-//! 1/9 of its slot; the largest class is 32 KiB. A class that is a power of two is naturally aligned.
+//! 1/9 of its slot; the largest class is 32 KiB. A class that is a power of two is naturally aligned. Many objects are a power of
+//! two with a header: just above each there is a ninth class, of which fifteen fill the space of sixteen powers of two.
 
 use crate::os::PAGE_SIZE;
 
@@ -16,11 +17,16 @@ const STEPS_SHIFT: u32 = 3;
 const NR_STEPS: usize = 1 << STEPS_SHIFT;
 const NR_DOUBLINGS: usize = 8;
 
+/// The steps, and the class for a power of two with a header.
+const NR_CLASSES_OF_DOUBLING: usize = NR_STEPS + 1;
+
 /// The number of classes.
-pub(crate) const NR_CLASSES: usize = NR_FINE + NR_DOUBLINGS * NR_STEPS;
+pub(crate) const NR_CLASSES: usize = NR_FINE + NR_DOUBLINGS * NR_CLASSES_OF_DOUBLING;
 /// Bytes of the largest class; anything larger is a run of pages.
 pub(crate) const MAX_SIZE: usize = FINE_MAX << NR_DOUBLINGS;
 
+/// Bytes of the class for a power of two with a header, by doubling.
+const WITH_HEADER: [u32; NR_DOUBLINGS] = with_header();
 /// Bytes of each class, ascending.
 const SIZES: [u32; NR_CLASSES] = sizes();
 /// Class of each size up to `FINE_MAX`, by 8-byte step.
@@ -44,7 +50,9 @@ impl SizeClass {
         let log2 = last.ilog2();
         let doubling = (log2 - FINE_MAX_SHIFT) as usize;
         let step = (last >> (log2 - STEPS_SHIFT)) & (NR_STEPS - 1);
-        Some(SizeClass((NR_FINE + doubling * NR_STEPS + step) as u8))
+        // Only in the first step may the object be one with a header.
+        let above_header = (nr_bytes > WITH_HEADER[doubling] as usize) as usize;
+        Some(SizeClass((NR_FINE + doubling * NR_CLASSES_OF_DOUBLING + step + above_header) as u8))
     }
 
     /// The smallest class that holds `nr_bytes` and whose objects all lie at multiples of `align`, a power of two.
@@ -155,11 +163,27 @@ const fn sizes() -> [u32; NR_CLASSES] {
         sizes[index] = if index < NR_FINE {
             FINE_SIZES[index]
         } else {
-            let above = index - NR_FINE;
-            let base = (FINE_MAX as u32) << (above / NR_STEPS);
-            base + (base >> STEPS_SHIFT) * (above % NR_STEPS + 1) as u32
+            let doubling = (index - NR_FINE) / NR_CLASSES_OF_DOUBLING;
+            let base = (FINE_MAX as u32) << doubling;
+            match (index - NR_FINE) % NR_CLASSES_OF_DOUBLING {
+                0 => WITH_HEADER[doubling],
+                step => base + (base >> STEPS_SHIFT) * step as u32,
+            }
         };
         index += 1;
+    }
+    sizes
+}
+
+const fn with_header() -> [u32; NR_DOUBLINGS] {
+    let mut sizes = [0; NR_DOUBLINGS];
+    let mut doubling = 0;
+    while doubling < NR_DOUBLINGS {
+        let base = (FINE_MAX as u32) << doubling;
+        // As aligned as the C library promises, but for 128 bytes, where the next step is 16 above.
+        let align = if doubling == 0 { 8 } else { 16 };
+        sizes[doubling] = base * 16 / 15 / align * align;
+        doubling += 1;
     }
     sizes
 }
@@ -201,6 +225,17 @@ mod tests {
             let size = SizeClass::of_size(nr_bytes).unwrap().size();
             assert!((size - nr_bytes) * 8 <= size, "{nr_bytes} in {size}");
         }
+    }
+
+    #[test]
+    fn a_power_of_two_with_a_header_wastes_at_most_a_sixteenth() {
+        for power in (8..15).map(|shift| 1 << shift) {
+            for header in 1..=power / 15 / 16 * 16 {
+                let size = SizeClass::of_size(power + header).unwrap().size();
+                assert!((size - power - header) * 16 <= size, "{power} and {header} in {size}");
+            }
+        }
+        assert_eq!(SizeClass::of_size(4096 + 272).unwrap().size(), 65_536 / 15 / 16 * 16);
     }
 
     #[test]
