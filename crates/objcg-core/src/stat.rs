@@ -10,6 +10,7 @@ use crate::memcg::{self, Memcg};
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageKind, PageStat};
 use crate::percpu;
+use crate::size_class::NR_CLASSES;
 use crate::slab::{self, Cache, Members};
 use crate::sync::Ordering;
 
@@ -144,6 +145,9 @@ impl ClassStat {
         self.nr_objects * self.size as u64
     }
 }
+
+/// How many size classes there are.
+pub const NR_SIZE_CLASSES: usize = NR_CLASSES;
 
 /// Each size class, smallest first. Takes locks of each CPU's sheaves: microseconds.
 pub fn size_classes() -> impl Iterator<Item = ClassStat> {

@@ -257,6 +257,8 @@ extern "C" fn update_counters() {
 }
 
 const _: () = assert!(size_of::<objcg_report::Counters>() == 5 * size_of::<u64>());
+// A row is left for what is in pages.
+const _: () = assert!(stat::NR_SIZE_CLASSES < MAX_CLASSES);
 
 /// Writes what can be seen without a lock: whoever ends the process so may have interrupted the allocator.
 pub(crate) fn report_at_a_glance() {

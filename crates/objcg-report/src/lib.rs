@@ -15,8 +15,8 @@ pub use order::{GroupBy, Order, ParseOrderError};
 
 /// The name of the variable that has the [`Order`].
 pub const VARIABLE: &str = "OBJCG_RUN";
-/// Rows of size classes: as many as the engine has.
-pub const MAX_CLASSES: usize = 80;
+/// Rows of size classes: more than the engine has, by one at least for what is in pages.
+pub const MAX_CLASSES: usize = 96;
 /// Rows of groups of threads; what more there is, is summed up in the last.
 pub const MAX_THREADS: usize = 256;
 /// Bytes of names.
