@@ -10,7 +10,17 @@ use crate::os;
 use crate::page_alloc;
 use crate::percpu;
 use crate::slab;
+use crate::sync::{AtomicU32, Ordering};
 use crate::{kmalloc, kmem_cache};
+
+static NR_FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// How many forks lie between the program's start and this process: a thread that was started before the last of them is not in it.
+/// One load.
+#[must_use]
+pub fn nr_forks() -> u32 {
+    NR_FORKS.load(Ordering::Relaxed)
+}
 
 /// Registered by the loader before `main`: an allocator entry must not have to ask whether it was done.
 #[used]
@@ -21,7 +31,7 @@ static REGISTER: extern "C" fn() = {
         // If nothing was allocated yet: groups can be made before the first object is.
         options::init();
         // Without the handlers a fork in a threaded process is as unsafe as in any allocator that has none.
-        let _registered = os::at_fork(prepare, release, release);
+        let _registered = os::at_fork(prepare, release, release_in_child);
     }
     register
 };
@@ -47,4 +57,9 @@ extern "C" fn release() {
     kmalloc::release_after_fork();
     hardening::release_after_fork();
     memcg::release_tree_after_fork();
+}
+
+extern "C" fn release_in_child() {
+    NR_FORKS.fetch_add(1, Ordering::Relaxed);
+    release();
 }

@@ -66,6 +66,8 @@ mod sync;
 mod table;
 
 #[cfg(not(loom))]
+pub use fork::nr_forks;
+#[cfg(not(loom))]
 pub use size_class::SlabGeometry;
 
 /// The modules that have models, reachable without the statics of the modules around them.

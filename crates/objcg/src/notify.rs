@@ -11,13 +11,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::pin::Pin;
-use std::process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use objcg_core::memcg as engine;
+use objcg_core::{memcg as engine, nr_forks};
 
 use crate::memcg::root;
 use crate::unwind::quietly;
@@ -76,8 +75,8 @@ struct Waiters {
     groups: HashMap<u32, Group>,
     deadlines: BTreeSet<(Instant, u64, u32)>,
     next_key: u64,
-    /// The process that has a thread: after a fork the child has none, and starts its own.
-    served_in: Option<u32>,
+    /// After how many forks a thread was started: after one more the child has none, and starts its own.
+    served_after: Option<u32>,
     /// When the thread wakes by itself; `None` if that is out of date.
     sleeps_until: Option<Instant>,
 }
@@ -232,14 +231,14 @@ impl Place {
         let version = memcg.0.version();
         let replaced = self.key.take().and_then(|(key, ..)| books.remove(memcg.id(), key));
         let (key, is_urgent) = books.add(memcg, Waiter { wanted, deadline, waker });
-        let needs_thread = books.served_in.replace(process::id()) != Some(process::id());
+        let needs_thread = books.served_after.replace(nr_forks()) != Some(nr_forks());
         drop(waiters);
         drop(replaced);
         self.key = Some((key, version, own));
         if needs_thread && thread::Builder::new().name("objcg-notify".into()).spawn(serve).is_err() {
             // Nobody will wake it: it asks again and again, and so does the next one for a thread.
             if let Some(books) = lock().as_mut() {
-                books.served_in = None;
+                books.served_after = None;
             }
             context.waker().wake_by_ref();
         } else if is_urgent {

@@ -7,13 +7,15 @@
 mod process;
 
 use std::cell::RefCell;
+use std::future::{Future, pending};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 
-use objcg::{Memcg, Objcg, OomPolicy, PerCpuCounter};
+use objcg::{FutureExt, Memcg, Objcg, OomPolicy, PerCpuCounter};
 use process::in_own_process;
 
 #[path = "support/groups.rs"]
@@ -365,4 +367,51 @@ fn kill_is_the_default_where_the_root_was_never_asked_for() {
     }
     let tenant = Memcg::current().create("tenant").expect("a new name");
     assert_eq!(tenant.oom_policy(), OomPolicy::Kill);
+}
+
+/// A waker that tells.
+struct Tells(mpsc::Sender<()>);
+
+impl Wake for Tells {
+    fn wake(self: Arc<Self>) {
+        self.0.send(()).expect("the test waits for it");
+    }
+}
+
+/// Waits for it for ever, if no thread wakes futures of killed groups, and those that are held back.
+fn futures_are_woken(tenant: &Memcg) {
+    let (sender, woken) = mpsc::channel();
+    let waker = Waker::from(Arc::new(Tells(sender)));
+    let mut waiting = Box::pin(pending::<()>().in_memcg(tenant));
+    let mut killed = Box::pin(tenant.killed());
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(killed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    tenant.kill().expect("alive");
+    (0..2).for_each(|_| woken.recv().expect("the wakers are kept"));
+    drop((waiting, killed));
+    tenant.revive().expect("it was killed");
+}
+
+#[test]
+fn a_child_of_fork_has_threads_of_its_own_that_wake_futures() {
+    const PATIENCE_S: u32 = 60;
+    if !in_own_process("a_child_of_fork_has_threads_of_its_own_that_wake_futures", |_| {}) {
+        return;
+    }
+    let tenant = group("tenant");
+    futures_are_woken(&tenant);
+    // SAFETY: the parent's other threads sleep, and hold no lock.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: both calls have no preconditions; the first ends a child that hangs.
+        unsafe { libc::alarm(PATIENCE_S) };
+        futures_are_woken(&tenant);
+        // SAFETY: as above.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is a valid out-parameter.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(status, 0, "the child hung, or failed");
+    futures_are_woken(&tenant);
 }

@@ -7,13 +7,14 @@
 //! are the root's memory.
 
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread;
 use std::time::Duration;
 
 use objcg_core::cpu::CpuId;
-use objcg_core::memcg as engine;
+use objcg_core::{memcg as engine, nr_forks};
 
 use crate::Memcg;
 use crate::memcg::root;
@@ -60,8 +61,7 @@ impl Registered {
     #[inline(never)]
     fn renew(&mut self, memcg: &Memcg, waker: &Waker) {
         let _outside = root().enter();
-        static STARTED: Once = Once::new();
-        STARTED.call_once(start_watching);
+        watch_for_kills();
         drop(mem::take(self));
         let shard = CpuId::current().index() % NR_SHARDS;
         let waker = Arc::new(waker.clone());
@@ -94,11 +94,20 @@ impl Place {
     }
 }
 
-/// Starts the thread that waits for kills. Without one, futures of a killed group end when they are polled.
-fn start_watching() {
+/// Starts the thread that waits for kills, if this process has none. Without one, futures of a killed group end when they are polled.
+fn watch_for_kills() {
+    /// One more than the number of forks after which a thread was started; 0 if none was.
+    static WATCHED: AtomicU32 = AtomicU32::new(0);
+    let here = nr_forks().wrapping_add(1);
+    // Acquire pairs with the Release below: what is marked after this is after what the thread has seen.
+    if WATCHED.load(Ordering::Acquire) == here {
+        return;
+    }
     let seen = engine::marks_version();
-    // See above.
-    let _ = thread::Builder::new().name("objcg-kills".to_owned()).spawn(move || watch(seen));
+    if WATCHED.swap(here, Ordering::AcqRel) != here {
+        // Nothing is lost if there is none.
+        let _ = thread::Builder::new().name("objcg-kills".to_owned()).spawn(move || watch(seen));
+    }
 }
 
 fn watch(mut seen: u32) {
