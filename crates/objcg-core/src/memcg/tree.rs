@@ -21,6 +21,7 @@ use super::objcg::VESSEL_BYTES;
 use super::{CreateError, DeleteError, Refused, events, oom, page_counter, stocks};
 use crate::cpu;
 use crate::faults::{self, Site};
+use crate::report::die;
 use crate::sync::{AtomicU32, Lock, Ordering};
 
 struct Tree {
@@ -193,9 +194,18 @@ fn after_kill(idx: u32) -> u32 {
     parent
 }
 
+/// More users than there are without leaking handles. A count that went around would end a group that somebody holds.
+const MAX_USERS: u32 = i32::MAX as u32;
+
 /// Adds a user to a group that has one.
 pub(super) fn add_user(idx: u32) {
-    node(idx).nr_users.fetch_add(1, Ordering::Relaxed);
+    check_users(idx, node(idx).nr_users.fetch_add(1, Ordering::Relaxed));
+}
+
+fn check_users(idx: u32, nr_users: u32) {
+    if nr_users > MAX_USERS {
+        die!("group {idx}: more handles than can be counted");
+    }
 }
 
 /// Becomes a user of the group that a slot had in a generation; false if it is not alive any more, or never was.
@@ -207,9 +217,10 @@ pub(super) fn try_add_user(idx: u32, generation: u32) -> bool {
     // From 0 only under the tree lock: then somebody may be deleting the group.
     let one_more = |nr_users| (nr_users > 0).then(|| nr_users + 1);
     // Relaxed: the slot's fields are its user's by the pin word, read below.
-    if group.nr_users.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
+    let Ok(nr_users) = group.nr_users.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) else {
         return false;
-    }
+    };
+    check_users(idx, nr_users);
     // A user holds the slot, so the generation stays. It may be that of another group: then this was a short visit.
     if group.pin.generation() == generation && !group.pin.is_dead() {
         return true;
