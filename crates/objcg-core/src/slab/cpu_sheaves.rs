@@ -36,7 +36,7 @@ use crate::options::{self, RANDOM};
 use crate::report::die;
 use crate::sync::{Guard, Lock, Ordering};
 
-/// A CPU's slot: 4 bytes of lock, four pointers. A cache line of its own, so that CPUs do not share it.
+/// A CPU's slot: 4 bytes of lock, four pointers, a group. A cache line of its own, so that CPUs do not share it.
 #[repr(align(64))]
 pub(super) struct CpuSheaves(Lock<Pair>);
 
@@ -47,6 +47,8 @@ pub(super) struct Pair {
     on_stack: Option<OnStack>,
     /// The main sheaf of threads without rseq.
     portable: Option<Sheaf>,
+    /// The group for which objects last came from the slabs.
+    refilled_for: u32,
 }
 
 const _: () = assert!(size_of::<CpuSheaves>() == 64);
@@ -434,6 +436,11 @@ impl Pair {
                 cache.take(main.room().div_ceil(2).max(1), |object| {
                     main.push(object);
                 });
+                // Twice in a row for one group: the rest of them will be its, too.
+                let group = hooks::current();
+                if mem::replace(&mut self.refilled_for, group) == group {
+                    cache.charge_from_stock(main, group);
+                }
                 main
             }
         };
