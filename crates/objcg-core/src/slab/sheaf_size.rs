@@ -3,8 +3,9 @@
 //! A sheaf that is too small sends a loop to the slabs and back again; one that is too large keeps objects from others, and each
 //! of those may be the last of its slab. So a cache starts small and its sheaves double when objects go to the slabs in one
 //! direction soon after they came in the other: then a larger sheaf would have kept them. They double as well when main sheaf and
-//! spare change places all the time, as they do in a cache of few large objects. They become smallest when the cache's
-//! slabs stand nearly empty, since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`].
+//! spare change places all the time, as they do in a cache of few large objects, or when sheaves are traded with the barn all the
+//! time, as they are when one CPU allocates and another frees. They become smallest when the cache's slabs stand nearly empty,
+//! since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`].
 //!
 //! | | objects | bytes |
 //! |---|---|---|
@@ -27,9 +28,12 @@ const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// Bytes by which all sheaf sizes together may exceed the first ones.
 const EXTRA_BYTES: usize = 1 << 19;
+/// A barn may store so many sheaves, or more if they have not so many objects.
+const SHELVED_SHEAVES: usize = 16;
+const SHELVED_OBJECTS: usize = 4096;
 /// Bytes of objects that may wait in all barns together: this, and a share of the pages in use.
 const SHELVED_BYTES: usize = 5 << 18;
-const SHELVED_SHARE: usize = 32;
+const SHELVED_SHARE: usize = 8;
 /// Slabs with fewer than one object in this many places stand nearly empty. The second is for caches whose objects came back
 /// every time that their sheaves were emptied.
 const EMPTY_SHARE: (u32, u32) = (4, 256);
@@ -37,6 +41,8 @@ const EMPTY_SHARE: (u32, u32) = (4, 256);
 const PEAK_SHARE: u64 = 4;
 /// A cache whose sheaves change places so often has larger ones.
 const SWAPS_TO_GROW: u32 = 256;
+/// A trade with the barn is as bad as so many swaps.
+const SWAPS_OF_TRADE: u32 = 8;
 /// Fewer bytes of slabs are not worth a look.
 const MIN_SLAB_BYTES: u64 = 32 << 10;
 
@@ -114,7 +120,11 @@ impl SheafSize {
 
     /// Full sheaves that may wait in the barn: none while slabs stand empty.
     pub(super) fn barn_limit(&self) -> usize {
-        if self.lets_slabs_go() { 0 } else { MAX_FULL }
+        if self.lets_slabs_go() {
+            0
+        } else {
+            SHELVED_OBJECTS.div_ceil(self.capacity().max(1) as usize).clamp(SHELVED_SHEAVES, MAX_FULL)
+        }
     }
 
     /// Whether sheaves were emptied since slabs stood empty, and objects were not wanted again.
@@ -148,7 +158,17 @@ impl SheafSize {
 
     /// A sheaf changes places with the spare.
     pub(super) fn note_swap(&self) {
-        if self.nr_swaps.fetch_add(1, Ordering::Relaxed) % SWAPS_TO_GROW == SWAPS_TO_GROW - 1 {
+        self.note_swaps(1);
+    }
+
+    /// A sheaf is traded with the barn.
+    pub(super) fn note_trade(&self) {
+        self.note_swaps(SWAPS_OF_TRADE);
+    }
+
+    fn note_swaps(&self, nr_new: u32) {
+        let before = self.nr_swaps.fetch_add(nr_new, Ordering::Relaxed);
+        if before / SWAPS_TO_GROW != before.wrapping_add(nr_new) / SWAPS_TO_GROW {
             self.grow();
         }
     }
@@ -202,6 +222,11 @@ pub(super) fn shelve(nr_bytes: usize) -> bool {
         return false;
     }
     true
+}
+
+/// Whether more waits in barns than may, since pages in use have become fewer.
+pub(super) fn has_shelved_too_much() -> bool {
+    SHELVED.load(Ordering::Relaxed) > shelved_bound()
 }
 
 /// They do not wait any more.
