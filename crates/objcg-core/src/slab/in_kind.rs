@@ -10,6 +10,7 @@ use super::{SlabObject, caches, typed_caches};
 use crate::cpu::nr_cpus;
 use crate::hooks;
 use crate::memcg::ROOT_VESSEL;
+use crate::report::die;
 use crate::size_class::SMALLEST;
 use crate::sync::Ordering;
 
@@ -88,11 +89,14 @@ impl Cache {
         // Vectors first: nothing can fail once it is paid.
         let has_word = |free: &FreeObject| self.owner_word(&SlabObject::of(free.address())).is_some();
         let nr_objects = sheaf.newest(u32::MAX).rev().take_while(has_word).count() as u32;
-        let mut halves = core::iter::successors(Some(nr_objects), |nr_objects| Some(nr_objects / 2));
+        let halves = core::iter::successors(Some(nr_objects), |nr_objects| Some(nr_objects / 2));
         let can_pay = |nr_objects: &u32| hooks::take_stock(group, u64::from(*nr_objects) * self.price());
-        let nr_paid = halves.by_ref().take_while(|nr_objects| *nr_objects > 0).find(can_pay).unwrap_or(0);
+        let nr_paid = halves.take_while(|nr_objects| *nr_objects > 0).find(can_pay).unwrap_or(0);
         for free in sheaf.newest(nr_paid) {
-            let Some(owner) = SlabObject::of(free.address()).real_owner() else { continue };
+            let Some(owner) = SlabObject::of(free.address()).real_owner() else {
+                die!("{:p}: its slab has lost its owner vector", free.address());
+            };
+            // Relaxed: as in `change_owner`, the object is in this hand alone.
             owner.store(group, Ordering::Relaxed);
             free.mark(group);
         }
