@@ -28,7 +28,7 @@ const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// Bytes by which all sheaf sizes together may exceed the first ones.
 const EXTRA_BYTES: usize = 1 << 19;
-/// A barn may store so many sheaves, or more if they have not so many objects.
+/// A barn may store so many sheaves at first, and as it grows so many objects.
 const SHELVED_SHEAVES: usize = 16;
 const SHELVED_OBJECTS: usize = 4096;
 /// Bytes of objects that may wait in all barns together: this, and a share of the pages in use.
@@ -75,6 +75,8 @@ pub(super) struct SheafSize {
     peak: AtomicU64,
     /// Times that a sheaf changed places with the spare.
     nr_swaps: AtomicU32,
+    /// Full sheaves that may wait in the barn, at least [`SHELVED_SHEAVES`].
+    nr_shelved: AtomicU32,
 }
 
 impl SheafSize {
@@ -89,6 +91,7 @@ impl SheafSize {
         before: AtomicU32::new(0),
         peak: AtomicU64::new(0),
         nr_swaps: AtomicU32::new(0),
+        nr_shelved: AtomicU32::new(0),
     };
 
     pub(super) const fn for_objects(size: usize) -> SheafSize {
@@ -105,6 +108,7 @@ impl SheafSize {
         self.before.store(0, Ordering::Relaxed);
         self.peak.store(0, Ordering::Relaxed);
         self.nr_swaps.store(0, Ordering::Relaxed);
+        self.nr_shelved.store(0, Ordering::Relaxed);
         self.reset.store(RESETS.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
@@ -120,11 +124,7 @@ impl SheafSize {
 
     /// Full sheaves that may wait in the barn: none while slabs stand empty.
     pub(super) fn barn_limit(&self) -> usize {
-        if self.lets_slabs_go() {
-            0
-        } else {
-            SHELVED_OBJECTS.div_ceil(self.capacity().max(1) as usize).clamp(SHELVED_SHEAVES, MAX_FULL)
-        }
+        if self.lets_slabs_go() { 0 } else { SHELVED_SHEAVES.max(self.nr_shelved.load(Ordering::Relaxed) as usize) }
     }
 
     /// Whether sheaves were emptied since slabs stood empty, and objects were not wanted again.
@@ -145,14 +145,14 @@ impl SheafSize {
             self.empty_share.store((2 * share).min(EMPTY_SHARE.1), Ordering::Relaxed);
         }
         if self.last_move.swap(FROM_SLABS, Ordering::Relaxed) == TO_SLABS {
-            self.grow();
+            self.grow_all();
         }
     }
 
     /// Objects are about to go to the slabs.
     pub(super) fn note_put(&self) {
         if self.last_move.swap(TO_SLABS, Ordering::Relaxed) == FROM_SLABS {
-            self.grow();
+            self.grow_all();
         }
     }
 
@@ -171,6 +171,16 @@ impl SheafSize {
         if before / SWAPS_TO_GROW != before.wrapping_add(nr_new) / SWAPS_TO_GROW {
             self.grow();
         }
+    }
+
+    /// Larger sheaves, and when they are largest more of them in the barn.
+    fn grow_all(&self) {
+        let size = self.size.load(Ordering::Relaxed) as usize;
+        if self.capacity() == largest(size) {
+            let most = (SHELVED_OBJECTS / self.capacity().max(1) as usize).min(MAX_FULL);
+            self.nr_shelved.store((2 * self.barn_limit()).min(most) as u32, Ordering::Relaxed);
+        }
+        self.grow();
     }
 
     fn grow(&self) {
@@ -210,6 +220,7 @@ impl SheafSize {
         // Release: whoever sees that sheaves were emptied restores the capacity from before. Another CPU may do so between these
         // two stores: then the sheaves are smallest for a while although objects are wanted, and grow.
         self.look_at.store(nr_taken / 2, Ordering::Release);
+        self.nr_shelved.store(0, Ordering::Relaxed);
         self.capacity.store(smallest(size as usize), Ordering::Relaxed);
         true
     }
