@@ -41,6 +41,11 @@ pub(crate) fn change_owner(owner: &AtomicU32, old: u32, price: u64) -> bool {
     }
 }
 
+/// Takes bytes for free objects out of this CPU's stock of a group; false if it has not so many. Takes no lock, asks no limit.
+pub(crate) fn take_stock(group: u32, nr_bytes: u64) -> bool {
+    memcg::take_stock(group, nr_bytes)
+}
+
 /// Gives an object's price back to its owner, if it has one; it is nobody's then.
 pub(crate) fn discharge_one(owner: &AtomicU32, price: u64) {
     // Relaxed: the object's owner word is its holder's; handing the object over orders the accesses.

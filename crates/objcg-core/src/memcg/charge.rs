@@ -88,9 +88,7 @@ pub(super) fn release_after_fork() {
 /// group was deleted. [`credit`] takes the bytes back.
 #[inline]
 pub(crate) fn charge(vessel: u32, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Refused> {
-    if let Ok(small) = u32::try_from(nr_bytes)
-        && stocks::consume(vessel, small)
-    {
+    if take_stock(vessel, nr_bytes) {
         return Ok(vessel);
     }
     charge_slow(vessel, nr_bytes, on_limit)
@@ -105,6 +103,11 @@ pub(crate) fn charge_object(vessel: u32, nr_bytes: u64) -> Result<u32, Refused> 
         credit(owner, nr_bytes);
     }
     Ok(owner)
+}
+
+/// Takes bytes out of this CPU's stock of a vessel, if it has so many. Takes no lock.
+pub(crate) fn take_stock(vessel: u32, nr_bytes: u64) -> bool {
+    u32::try_from(nr_bytes).is_ok_and(|nr_bytes| stocks::consume(vessel, nr_bytes))
 }
 
 /// Takes an object's price back from its owner.
@@ -174,9 +177,7 @@ pub(crate) fn charge_ahead(vessel: u32, nr_bytes: u64, on_limit: OnLimit) -> Res
 
 fn charge_pinned(group: &PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Refused> {
     let live = node(group.idx).objcg.load(Ordering::Relaxed);
-    if let Ok(small) = u32::try_from(nr_bytes)
-        && stocks::consume(live, small)
-    {
+    if take_stock(live, nr_bytes) {
         return Ok(live);
     }
     let batch = batch(group.idx);

@@ -6,8 +6,8 @@
 
 use crate::sync::Lock;
 
-/// Room for this many full sheaves.
-pub(super) const MAX_FULL: usize = if cfg!(loom) { 1 } else { 16 };
+/// Room for this many full sheaves; how many may be there, a cache's [`SheafSize`](super::sheaf_size::SheafSize) says.
+pub(super) const MAX_FULL: usize = if cfg!(loom) { 1 } else { 64 };
 /// Room for this many empty ones: they cost memory, and others are soon made.
 const MAX_EMPTY: usize = 1;
 

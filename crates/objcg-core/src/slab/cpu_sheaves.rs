@@ -36,7 +36,7 @@ use crate::options::{self, RANDOM};
 use crate::report::die;
 use crate::sync::{Guard, Lock, Ordering};
 
-/// A CPU's slot: 4 bytes of lock, four pointers. A cache line of its own, so that CPUs do not share it.
+/// A CPU's slot: 4 bytes of lock, four pointers, a group. A cache line of its own, so that CPUs do not share it.
 #[repr(align(64))]
 pub(super) struct CpuSheaves(Lock<Pair>);
 
@@ -47,6 +47,8 @@ pub(super) struct Pair {
     on_stack: Option<OnStack>,
     /// The main sheaf of threads without rseq.
     portable: Option<Sheaf>,
+    /// The group for which objects last came from the slabs.
+    refilled_for: u32,
 }
 
 const _: () = assert!(size_of::<CpuSheaves>() == 64);
@@ -262,10 +264,7 @@ impl Cache {
             drop(pair);
             sheaves.into_iter().flatten().for_each(|sheaf| self.retire(sheaf));
         });
-        while let Some(sheaf) = self.barn.take_full() {
-            sheaf_size::unshelve(self.nr_bytes(&sheaf));
-            self.retire(sheaf);
-        }
+        while self.retire_of_barn() {}
         while let Some(sheaf) = self.barn.take_empty() {
             self.retire(sheaf);
         }
@@ -421,6 +420,7 @@ impl Pair {
         let Some(empty) = empty else { return cache.take_one() };
         let main = match cache.barn.trade_empty(empty) {
             Ok(traded) => {
+                cache.sheaf_size.note_trade();
                 sheaf_size::unshelve(cache.nr_bytes(&traded.sheaf));
                 if let Some(surplus) = traded.surplus {
                     surplus.free();
@@ -434,6 +434,11 @@ impl Pair {
                 cache.take(main.room().div_ceil(2).max(1), |object| {
                     main.push(object);
                 });
+                // Twice in a row for one group: the rest of them will be its, too.
+                let group = hooks::current();
+                if mem::replace(&mut self.refilled_for, group) == group {
+                    cache.charge_from_stock(main, group);
+                }
                 main
             }
         };
@@ -459,10 +464,14 @@ impl Pair {
         let full = if self.spare.is_none() { mem::replace(&mut self.spare, full) } else { full };
         let empty = match full.map(|full| cache.shelve(full)) {
             None => cache.barn.take_empty(),
-            Some(Ok(empty)) => empty,
+            Some(Ok(empty)) => {
+                cache.sheaf_size.note_trade();
+                empty
+            }
             Some(Err(mut full)) => {
                 cache.sheaf_size.note_put();
                 cache.put_all(&mut full);
+                cache.thin_barn();
                 Some(full)
             }
         };
@@ -482,6 +491,21 @@ impl Cache {
             sheaf_size::unshelve(nr_bytes);
         }
         traded
+    }
+
+    /// Gives a sheaf of the barn back if too much waits in barns: one for each that could not be shelved is soon enough.
+    fn thin_barn(&self) {
+        if sheaf_size::has_shelved_too_much() {
+            self.retire_of_barn();
+        }
+    }
+
+    /// Gives a full sheaf of the barn back to the slabs; false if there is none.
+    fn retire_of_barn(&self) -> bool {
+        let Some(sheaf) = self.barn.take_full() else { return false };
+        sheaf_size::unshelve(self.nr_bytes(&sheaf));
+        self.retire(sheaf);
+        true
     }
 
     /// Bytes of a sheaf's objects.

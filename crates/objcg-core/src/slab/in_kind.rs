@@ -3,13 +3,16 @@
 //! ready to be used, and given back by a drain.
 
 use super::cache::Cache;
+use super::free_object::FreeObject;
 use super::sheaf::Sheaf;
 use super::sheaf_size::most_shelved;
 use super::{SlabObject, caches, typed_caches};
 use crate::cpu::nr_cpus;
 use crate::hooks;
 use crate::memcg::ROOT_VESSEL;
+use crate::report::die;
 use crate::size_class::SMALLEST;
+use crate::sync::Ordering;
 
 /// Lets drains reach the sheaves.
 pub(super) fn init() {
@@ -75,6 +78,28 @@ impl Cache {
             Some(owner)
         });
         hooks::discharge(words, self.price());
+    }
+
+    /// Charges objects of a sheaf, which are nobody's, to a group: as many of those that are taken next as this CPU's stock of the
+    /// group pays for.
+    pub(super) fn charge_from_stock(&self, sheaf: &Sheaf, group: u32) {
+        if group == ROOT_VESSEL {
+            return;
+        }
+        // Vectors first: nothing can fail once it is paid.
+        let has_word = |free: &FreeObject| self.owner_word(&SlabObject::of(free.address())).is_some();
+        let nr_objects = sheaf.newest(u32::MAX).rev().take_while(has_word).count() as u32;
+        let halves = core::iter::successors(Some(nr_objects), |nr_objects| Some(nr_objects / 2));
+        let can_pay = |nr_objects: &u32| hooks::take_stock(group, u64::from(*nr_objects) * self.price());
+        let nr_paid = halves.take_while(|nr_objects| *nr_objects > 0).find(can_pay).unwrap_or(0);
+        for free in sheaf.newest(nr_paid) {
+            let Some(owner) = SlabObject::of(free.address()).real_owner() else {
+                die!("{:p}: its slab has lost its owner vector", free.address());
+            };
+            // Relaxed: as in `change_owner`, the object is in this hand alone.
+            owner.store(group, Ordering::Relaxed);
+            free.mark(group);
+        }
     }
 
     /// Of three sheaves a CPU, with that of threads without rseq.

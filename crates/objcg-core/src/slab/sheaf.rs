@@ -151,6 +151,12 @@ impl Sheaf {
         (1..=self.nr_objects()).map(|index| self.read(index))
     }
 
+    /// As many of the objects as there are of those that are popped next.
+    pub(super) fn newest(&self, nr_objects: u32) -> impl DoubleEndedIterator<Item = FreeObject> + '_ {
+        let oldest = self.nr_objects().saturating_sub(nr_objects) + 1;
+        (oldest..=self.nr_objects()).map(|index| self.read(index))
+    }
+
     /// Empties the sheaf, oldest objects first.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = FreeObject> + '_ {
         let nr_objects = core::mem::take(&mut self.header_mut().nr_objects);

@@ -3,8 +3,9 @@
 //! A sheaf that is too small sends a loop to the slabs and back again; one that is too large keeps objects from others, and each
 //! of those may be the last of its slab. So a cache starts small and its sheaves double when objects go to the slabs in one
 //! direction soon after they came in the other: then a larger sheaf would have kept them. They double as well when main sheaf and
-//! spare change places all the time, as they do in a cache of few large objects. They become smallest when the cache's
-//! slabs stand nearly empty, since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`].
+//! spare change places all the time, as they do in a cache of few large objects, or when sheaves are traded with the barn all the
+//! time, as they are when one CPU allocates and another frees. They become smallest when the cache's slabs stand nearly empty,
+//! since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`].
 //!
 //! | | objects | bytes |
 //! |---|---|---|
@@ -27,9 +28,12 @@ const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// Bytes by which all sheaf sizes together may exceed the first ones.
 const EXTRA_BYTES: usize = 1 << 19;
+/// A barn may store so many sheaves at first, and as it grows so many objects.
+const SHELVED_SHEAVES: usize = 16;
+const SHELVED_OBJECTS: usize = 4096;
 /// Bytes of objects that may wait in all barns together: this, and a share of the pages in use.
 const SHELVED_BYTES: usize = 5 << 18;
-const SHELVED_SHARE: usize = 32;
+const SHELVED_SHARE: usize = 8;
 /// Slabs with fewer than one object in this many places stand nearly empty. The second is for caches whose objects came back
 /// every time that their sheaves were emptied.
 const EMPTY_SHARE: (u32, u32) = (4, 256);
@@ -37,6 +41,8 @@ const EMPTY_SHARE: (u32, u32) = (4, 256);
 const PEAK_SHARE: u64 = 4;
 /// A cache whose sheaves change places so often has larger ones.
 const SWAPS_TO_GROW: u32 = 256;
+/// A trade with the barn is as bad as so many swaps.
+const SWAPS_OF_TRADE: u32 = 8;
 /// Fewer bytes of slabs are not worth a look.
 const MIN_SLAB_BYTES: u64 = 32 << 10;
 
@@ -69,6 +75,8 @@ pub(super) struct SheafSize {
     peak: AtomicU64,
     /// Times that a sheaf changed places with the spare.
     nr_swaps: AtomicU32,
+    /// Full sheaves that may wait in the barn, at least [`SHELVED_SHEAVES`].
+    nr_shelved: AtomicU32,
 }
 
 impl SheafSize {
@@ -83,6 +91,7 @@ impl SheafSize {
         before: AtomicU32::new(0),
         peak: AtomicU64::new(0),
         nr_swaps: AtomicU32::new(0),
+        nr_shelved: AtomicU32::new(0),
     };
 
     pub(super) const fn for_objects(size: usize) -> SheafSize {
@@ -99,6 +108,7 @@ impl SheafSize {
         self.before.store(0, Ordering::Relaxed);
         self.peak.store(0, Ordering::Relaxed);
         self.nr_swaps.store(0, Ordering::Relaxed);
+        self.nr_shelved.store(0, Ordering::Relaxed);
         self.reset.store(RESETS.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
@@ -114,7 +124,7 @@ impl SheafSize {
 
     /// Full sheaves that may wait in the barn: none while slabs stand empty.
     pub(super) fn barn_limit(&self) -> usize {
-        if self.lets_slabs_go() { 0 } else { MAX_FULL }
+        if self.lets_slabs_go() { 0 } else { SHELVED_SHEAVES.max(self.nr_shelved.load(Ordering::Relaxed) as usize) }
     }
 
     /// Whether sheaves were emptied since slabs stood empty, and objects were not wanted again.
@@ -135,22 +145,42 @@ impl SheafSize {
             self.empty_share.store((2 * share).min(EMPTY_SHARE.1), Ordering::Relaxed);
         }
         if self.last_move.swap(FROM_SLABS, Ordering::Relaxed) == TO_SLABS {
-            self.grow();
+            self.grow_all();
         }
     }
 
     /// Objects are about to go to the slabs.
     pub(super) fn note_put(&self) {
         if self.last_move.swap(TO_SLABS, Ordering::Relaxed) == FROM_SLABS {
-            self.grow();
+            self.grow_all();
         }
     }
 
     /// A sheaf changes places with the spare.
     pub(super) fn note_swap(&self) {
-        if self.nr_swaps.fetch_add(1, Ordering::Relaxed) % SWAPS_TO_GROW == SWAPS_TO_GROW - 1 {
+        self.note_swaps(1);
+    }
+
+    /// A sheaf is traded with the barn.
+    pub(super) fn note_trade(&self) {
+        self.note_swaps(SWAPS_OF_TRADE);
+    }
+
+    fn note_swaps(&self, nr_new: u32) {
+        let before = self.nr_swaps.fetch_add(nr_new, Ordering::Relaxed);
+        if before / SWAPS_TO_GROW != before.wrapping_add(nr_new) / SWAPS_TO_GROW {
             self.grow();
         }
+    }
+
+    /// Larger sheaves, and when they are largest more of them in the barn.
+    fn grow_all(&self) {
+        let size = self.size.load(Ordering::Relaxed) as usize;
+        if self.capacity() == largest(size) {
+            let most = (SHELVED_OBJECTS / self.capacity().max(1) as usize).min(MAX_FULL);
+            self.nr_shelved.store((2 * self.barn_limit()).min(most) as u32, Ordering::Relaxed);
+        }
+        self.grow();
     }
 
     fn grow(&self) {
@@ -190,6 +220,7 @@ impl SheafSize {
         // Release: whoever sees that sheaves were emptied restores the capacity from before. Another CPU may do so between these
         // two stores: then the sheaves are smallest for a while although objects are wanted, and grow.
         self.look_at.store(nr_taken / 2, Ordering::Release);
+        self.nr_shelved.store(0, Ordering::Relaxed);
         self.capacity.store(smallest(size as usize), Ordering::Relaxed);
         true
     }
@@ -202,6 +233,11 @@ pub(super) fn shelve(nr_bytes: usize) -> bool {
         return false;
     }
     true
+}
+
+/// Whether more waits in barns than may, since pages in use have become fewer.
+pub(super) fn has_shelved_too_much() -> bool {
+    SHELVED.load(Ordering::Relaxed) > shelved_bound()
 }
 
 /// They do not wait any more.
