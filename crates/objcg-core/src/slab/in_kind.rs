@@ -88,11 +88,11 @@ impl Cache {
         }
         // Vectors first: nothing can fail once it is paid.
         let has_word = |free: &FreeObject| self.owner_word(&SlabObject::of(free.address())).is_some();
-        let nr_objects = sheaf.newest(u32::MAX).rev().take_while(has_word).count() as u32;
+        let nr_objects = sheaf.newest_first().take_while(has_word).count();
         let halves = core::iter::successors(Some(nr_objects), |nr_objects| Some(nr_objects / 2));
-        let can_pay = |nr_objects: &u32| hooks::take_stock(group, u64::from(*nr_objects) * self.price());
+        let can_pay = |nr_objects: &usize| hooks::take_stock(group, *nr_objects as u64 * self.price());
         let nr_paid = halves.take_while(|nr_objects| *nr_objects > 0).find(can_pay).unwrap_or(0);
-        for free in sheaf.newest(nr_paid) {
+        for free in sheaf.newest_first().take(nr_paid) {
             let Some(owner) = SlabObject::of(free.address()).real_owner() else {
                 die!("{:p}: its slab has lost its owner vector", free.address());
             };

@@ -151,10 +151,9 @@ impl Sheaf {
         (1..=self.nr_objects()).map(|index| self.read(index))
     }
 
-    /// As many of the objects as there are of those that are popped next.
-    pub(super) fn newest(&self, nr_objects: u32) -> impl DoubleEndedIterator<Item = FreeObject> + '_ {
-        let oldest = self.nr_objects().saturating_sub(nr_objects) + 1;
-        (oldest..=self.nr_objects()).map(|index| self.read(index))
+    /// The objects in the order in which they are popped.
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = FreeObject> + '_ {
+        (1..=self.nr_objects()).rev().map(|index| self.read(index))
     }
 
     /// Empties the sheaf, oldest objects first.
