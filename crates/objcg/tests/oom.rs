@@ -380,9 +380,11 @@ fn i3_64_threads_at_max_never_pass_max_and_reserve() {
             });
             let tenant = &tenant;
             let workers: Vec<_> = (0..NR_THREADS).map(|nth| scope.spawn(move || churn(tenant, nth, bound))).collect();
-            workers.into_iter().for_each(|worker| worker.join().expect("the worker ends well"));
+            // What each keeps stays until all have ended: together they meet the bound even if they run one after the other.
+            let kept: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
             stop.store(true, Ordering::Relaxed);
             assert!(observer.join().expect("the observer ends well") > 0);
+            assert!(kept.iter().all(Result::is_ok), "a worker has failed");
         });
         tenant.drain();
         assert_eq!((tenant.usage(), tenant.stat()), (0, MemcgStat::default()), "{policy:?}");
@@ -395,7 +397,7 @@ fn i3_64_threads_at_max_never_pass_max_and_reserve() {
     }
 }
 
-fn churn(tenant: &Memcg, nth: usize, bound: u64) {
+fn churn(tenant: &Memcg, nth: usize, bound: u64) -> Vec<Vec<u8>> {
     let mut kept = Vec::with_capacity(1 << 10);
     for round in 0..400usize {
         match tenant.scope(|| try_vec(1 + ((round * 37 + nth * 911) % 3000) as u64)) {
@@ -409,6 +411,7 @@ fn churn(tenant: &Memcg, nth: usize, bound: u64) {
             let _revived = tenant.revive();
         }
     }
+    kept
 }
 
 /// Tenants come, break the server's limit or their own, are marked, revived or deleted while others wait for them.
