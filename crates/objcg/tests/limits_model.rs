@@ -158,7 +158,7 @@ impl Model {
 
     /// Charges levels, lowest first: all, or none and the refusing one.
     fn charge(&mut self, levels: &[usize], nr_bytes: u64) -> Result<(), usize> {
-        if let Err(refusing) = self.meet_limits(levels, nr_bytes) {
+        if let Err((refusing, _)) = self.meet_limits(levels, nr_bytes) {
             self.count(refusing, |events| events.oom += 1);
             return Err(refusing);
         }
@@ -166,8 +166,9 @@ impl Model {
         Ok(())
     }
 
-    /// A refused charge is tried again after a drain. The first try may have closed a reserve below, and that level refuses then.
-    fn meet_limits(&mut self, levels: &[usize], nr_bytes: u64) -> Result<(), usize> {
+    /// A refused charge is tried again after a drain. The first try may have closed a reserve below, and that level refuses then. The
+    /// error is who refused last and who was drained.
+    fn meet_limits(&mut self, levels: &[usize], nr_bytes: u64) -> Result<(), (usize, usize)> {
         let Err(first) = self.try_charge(levels, nr_bytes) else { return Ok(()) };
         self.count(first, |events| events.max += 1);
         let second = self.try_charge(levels, nr_bytes);
@@ -176,7 +177,7 @@ impl Model {
         {
             self.count(other, |events| events.max += 1);
         }
-        second
+        second.map_err(|refusing| (refusing, first))
     }
 
     /// A refused charge has been at the levels below, and was taken back there.
@@ -194,8 +195,8 @@ impl Model {
     /// Charges an object of a group: within the limits, or into the reserves, with marks.
     fn charge_or_kill(&mut self, group: usize, nr_bytes: u64) -> Result<(), usize> {
         let levels = self.path(group);
-        if self.meet_limits(&levels, nr_bytes).is_err()
-            && let Err(refusing) = self.grant(&levels, nr_bytes)
+        if let Err((_, drained)) = self.meet_limits(&levels, nr_bytes)
+            && let Err(refusing) = self.grant(&levels, drained, nr_bytes)
         {
             self.count(refusing, |events| events.oom += 1);
             return Err(refusing);
@@ -204,10 +205,15 @@ impl Model {
         Ok(())
     }
 
-    fn grant(&mut self, levels: &[usize], nr_bytes: u64) -> Result<(), usize> {
+    fn grant(&mut self, levels: &[usize], drained: usize, nr_bytes: u64) -> Result<(), usize> {
         let charging = levels[0];
+        let mut is_above_drained = false;
         for (nth, at) in levels.iter().copied().enumerate() {
             let fits = self.0[at].fits(nr_bytes, self.0[at].mark.is_granted);
+            if !fits && is_above_drained {
+                self.count(at, |events| events.max += 1);
+            }
+            is_above_drained |= at == drained;
             let is_granted = fits || self.policy(at) == OomPolicy::Kill && self.0[at].fits(nr_bytes, true);
             if !is_granted {
                 self.uncharge(&levels[..nth], nr_bytes);

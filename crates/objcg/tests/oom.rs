@@ -109,6 +109,47 @@ fn i8_a_level_above_that_refuses_takes_back_what_one_below_granted() {
     drop((held, more));
 }
 
+/// A tenant that breaks its own limit by an object of 13 pages, and a server above it that would have no room for that object but
+/// for what its other tenant's free objects keep, or its cache holds.
+fn break_below_a_server_with(name: &str, fill: impl FnOnce(&Memcg), policy: OomPolicy) {
+    const OBJECT: u64 = 13 * 4096;
+    let server = group(name);
+    let [tenant, other] = ["tenant", "other"].map(|name| child(&server, name));
+    let held = take(&other, 500 * KIB);
+    tenant.set_max(Some(10 * KIB)).unwrap();
+    tenant.set_oom_policy(Some(OomPolicy::Kill)).unwrap();
+    server.set_oom_policy(Some(policy)).unwrap();
+    server.drain();
+    fill(&other);
+    server.set_max(Some(server.usage() + OBJECT - 1)).unwrap();
+    let object = take(&tenant, OBJECT);
+    assert_eq!((tenant.is_oom_killed(), other.is_oom_killed()), (true, false), "its own limit, and no other");
+    assert!(server.usage() <= server.max().unwrap());
+    assert_eq!(server.events_local(), Events { max: 1, ..Events::default() }, "room was made");
+    assert_eq!(tenant.events(), Events { max: 1, oom_kill: 1, ..Events::default() });
+    drop((held, object));
+}
+
+#[test]
+fn nobody_is_ended_for_what_is_only_kept_below_a_limit_above() {
+    let _alone = alone();
+    for (name, policy) in [("kept", OomPolicy::Kill), ("kept, and refuses", OomPolicy::Fail)] {
+        let keep = |other: &Memcg| drop((0..200).map(|_| take(other, 1000)).collect::<Vec<_>>());
+        break_below_a_server_with(name, keep, policy);
+        let cache = Mutex::new(Vec::new());
+        let mut shrinker = None;
+        let fill = |other: &Memcg| {
+            cache.lock().unwrap().push(other.charge_external(100 * KIB).unwrap());
+            let entries = cache;
+            shrinker = Some(
+                other.register_shrinker(move |_| entries.lock().unwrap().pop().map_or(0, |entry| entry.nr_bytes())),
+            );
+        };
+        break_below_a_server_with(name, fill, policy);
+        drop(shrinker);
+    }
+}
+
 #[test]
 fn the_reserve_is_an_eighth_or_64_kib_or_what_was_set() {
     let _alone = alone();

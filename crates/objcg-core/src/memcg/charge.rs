@@ -213,7 +213,7 @@ pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit
         return Ok(());
     }
     if on_limit == OnLimit::AskPolicy {
-        match oom::charge_or_kill(group, nr_bytes) {
+        match oom::charge_or_kill(group, drained, nr_bytes) {
             Ok(()) => return Ok(()),
             Err(at) => refusing = at,
         }
@@ -235,6 +235,22 @@ fn drain_and_charge(group: u32, end: Option<u32>, nr_bytes: u64, first: u32) -> 
             charged => return (refusing, charged),
         }
     }
+}
+
+/// Charges one level that has just refused, once room was made there: the first rungs of the ladder, for a level above those that
+/// were granted their reserves.
+#[cold]
+pub(super) fn charge_with_room(at: u32, nr_bytes: u64) -> bool {
+    let counter = &node(at).counter;
+    events::count(at, Event::Max);
+    drain_subtree(at);
+    let mut is_charged = counter.try_charge(nr_bytes);
+    let mut nr_reclaims = 0;
+    while !is_charged && nr_reclaims < MAX_RECLAIMS && reclaim::make_room(at, nr_bytes) {
+        nr_reclaims += 1;
+        is_charged = counter.try_charge(nr_bytes);
+    }
+    is_charged
 }
 
 /// A pinned group and its ancestors up to `end`, which is not one of them. The pins of a slot's children keep its ancestors'
