@@ -90,6 +90,24 @@ fn a_watcher_is_called_for_charges_and_for_refusals() {
 }
 
 #[test]
+fn a_large_object_grows_in_place_where_pages_are_free_and_its_group_has_room() {
+    let _alone = alone();
+    let tenant = group("grows");
+    let resize = |object, nr_bytes: usize| {
+        // SAFETY: live, of this alignment, and only what comes back is used.
+        unsafe { kmalloc::realloc(object, nr_bytes, 8) }.expect("memory")
+    };
+    let object = take(&tenant, 1 << 20);
+    tenant.drain();
+    // The pages behind it are free once it was shrunk.
+    assert_eq!(resize(object, 512 << 10), object);
+    assert_eq!(tenant.usage(), 512 << 10);
+    assert_eq!(resize(object, 1 << 20), object);
+    assert_eq!(tenant.usage(), 1 << 20, "the group pays for what it grew by, wherever it was resized");
+    give_back(object);
+}
+
+#[test]
 fn i4_a_ticket_is_good_for_one_life() {
     let _alone = alone();
     let tenant = group("ticketed");

@@ -1,7 +1,7 @@
 //! Broken limits: granted from a bounded reserve and somebody marked, or refused without a trace (I3, I8).
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -138,14 +138,17 @@ fn nobody_is_ended_for_what_is_only_kept_below_a_limit_above() {
         break_below_a_server_with(name, keep, policy);
         let cache = Mutex::new(Vec::new());
         let mut shrinker = None;
+        let nr_runs = Arc::new(AtomicU64::new(0));
+        let runs = Arc::clone(&nr_runs);
         let fill = |other: &Memcg| {
             cache.lock().unwrap().push(other.charge_external(100 * KIB).unwrap());
-            let entries = cache;
-            shrinker = Some(
-                other.register_shrinker(move |_| entries.lock().unwrap().pop().map_or(0, |entry| entry.nr_bytes())),
-            );
+            shrinker = Some(other.register_shrinker(move |_| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                cache.lock().unwrap().pop().map_or(0, |entry| entry.nr_bytes())
+            }));
         };
         break_below_a_server_with(name, fill, policy);
+        assert_eq!(nr_runs.load(Ordering::Relaxed), 1, "once it had made room nobody asked again");
         drop(shrinker);
     }
 }
