@@ -153,6 +153,25 @@ fn nobody_is_ended_for_what_is_only_kept_below_a_limit_above() {
     }
 }
 
+/// The first limit that is met is that of a group with a cache; once that has made room, the server's is met, for what free objects
+/// of another tenant keep.
+#[test]
+fn i3_a_limit_that_is_met_once_a_cache_has_made_room_below_is_drained_as_well() {
+    let _alone = alone();
+    let server = group("two limits");
+    let [tenant, other] = ["tenant", "other"].map(|name| child(&server, name));
+    tenant.set_max(Some(100 * KIB)).unwrap();
+    let cache = Mutex::new(vec![tenant.charge_external(60 * KIB).unwrap()]);
+    let shrinker = tenant.register_shrinker(move |_| cache.lock().unwrap().pop().map_or(0, |entry| entry.nr_bytes()));
+    server.drain();
+    drop((0..200).map(|_| take(&other, 1000)).collect::<Vec<_>>());
+    server.set_max(Some(server.usage() + 20 * KIB - 1)).unwrap();
+    let charge = tenant.charge_external(80 * KIB).expect("it fits once both limits' groups have been drained");
+    assert_eq!((tenant.usage(), tenant.events_local()), (80 * KIB, Events { max: 1, ..Events::default() }));
+    assert_eq!(server.events_local(), Events { max: 1, ..Events::default() });
+    drop((charge, shrinker));
+}
+
 #[test]
 fn the_reserve_is_an_eighth_or_64_kib_or_what_was_set() {
     let _alone = alone();

@@ -145,8 +145,7 @@ pub(super) fn charge_or_kill(group: u32, drained: u32, nr_bytes: u64) -> Result<
             continue;
         }
         // What stocks and caches keep is no reason to end anybody, nor to refuse.
-        let is_drained = !ancestors(drained).skip(1).any(|above| above == at);
-        if at != ROOT && !is_drained && charge::charge_with_room(at, nr_bytes) {
+        if at != ROOT && charge::is_above(at, drained) && charge::charge_with_room(at, nr_bytes) {
             continue;
         }
         let granted = at != ROOT && policy(at) == OomPolicy::Kill && counter.try_charge_reserve(nr_bytes);
