@@ -198,6 +198,26 @@ fn a_descriptor_becomes_readable_and_is_gone_with_its_value() {
 }
 
 #[test]
+fn a_descriptor_tells_that_usage_is_back_at_the_soft_limit_and_that_the_group_is_gone() {
+    let _alone = alone();
+    let tenant = strict("back");
+    let mut charges: Vec<_> = (0..4).map(|_| tenant.charge_external(KIB).unwrap()).collect();
+    tenant.set_high(Some(2 * KIB)).unwrap();
+    let fd = tenant.event_fd().unwrap();
+    let mut file = File::from(fd.as_fd().try_clone_to_owned().unwrap());
+    let mut is_told = || {
+        let mut count = [0; 8];
+        file.read_exact(&mut count).map_err(|error| error.kind()) != Err(ErrorKind::WouldBlock)
+    };
+    for (is_expected, reason) in [(false, "still over it"), (true, "at it"), (false, "it was not over it")] {
+        charges.pop();
+        assert_eq!(is_told(), is_expected, "{reason}");
+    }
+    tenant.delete().unwrap();
+    assert!(is_told(), "deleted");
+}
+
+#[test]
 fn futures_end_with_what_they_wait_for() {
     let _alone = alone();
     let tenant = strict("futures");
