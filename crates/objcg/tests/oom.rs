@@ -418,6 +418,21 @@ fn nofail_charges_above_the_limit_and_counts_it() {
     assert_eq!(tenant.usage(), 0);
 }
 
+#[test]
+fn i8_a_counter_that_would_overflow_refuses_even_what_must_not_fail() {
+    let _alone = alone();
+    const HALF: u64 = 1 << 47;
+    let server = group("overflow");
+    let [tenant, other] = ["tenant", "other"].map(|name| child(&server, name));
+    let held = other.charge_external(HALF).unwrap();
+    server.drain();
+    let before = server.usage();
+    assert!(tenant.charge_external(HALF).is_err());
+    assert!(nofail(|| tenant.charge_external(HALF)).is_err());
+    assert_eq!((tenant.usage(), server.usage()), (0, before));
+    drop(held);
+}
+
 /// Threads charge one group at its limit while others revive it; the observer never sees it past what is promised.
 #[test]
 fn i3_64_threads_at_max_never_pass_max_and_reserve() {
