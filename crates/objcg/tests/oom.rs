@@ -173,6 +173,30 @@ fn i3_a_limit_that_is_met_once_a_cache_has_made_room_below_is_drained_as_well() 
 }
 
 #[test]
+fn a_cache_that_only_says_that_it_frees_is_asked_16_times_for_each_limit() {
+    let _alone = alone();
+    const NR_TIMES: u64 = 16;
+    let server = group("liar");
+    let [tenant, other] = ["tenant", "other"].map(|name| child(&server, name));
+    let held = other.charge_external(500 * KIB).unwrap();
+    let nr_runs = Arc::new(AtomicU64::new(0));
+    let runs = Arc::clone(&nr_runs);
+    let shrinker = other.register_shrinker(move |_| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        1
+    });
+    server.drain();
+    server.set_max(Some(server.usage() + 10 * KIB)).unwrap();
+    assert!(tenant.charge_external(20 * KIB).is_err());
+    assert_eq!(nr_runs.swap(0, Ordering::Relaxed), NR_TIMES);
+    // The tenant's own limit is met first; nothing is below it that could free.
+    tenant.set_max(Some(10 * KIB)).unwrap();
+    let object = take(&tenant, 13 * 4096);
+    assert_eq!((killed(&[tenant, other]), nr_runs.load(Ordering::Relaxed)), (vec![true; 2], NR_TIMES));
+    drop((object, held, shrinker));
+}
+
+#[test]
 fn the_reserve_is_an_eighth_or_64_kib_or_what_was_set() {
     let _alone = alone();
     let tenant = group("reserve");
