@@ -199,6 +199,18 @@ fn i4_a_ticket_is_good_for_one_life() {
 }
 
 #[test]
+fn i4_a_ticket_of_a_deleted_group_that_is_still_held_leaves_no_user() {
+    let _alone = alone();
+    let tenant = group("held");
+    let ticket = tenant.ticket();
+    tenant.delete().expect("alive, and without children");
+    assert!(Memcg::of_ticket(ticket).is_none(), "deleted");
+    assert_eq!(memcg::nr_dying(), 1, "its handle is left");
+    drop(tenant);
+    assert_eq!(memcg::nr_dying(), 0);
+}
+
+#[test]
 fn i4_a_thread_that_was_moved_keeps_its_group() {
     let _alone = alone();
     let root = Memcg::root().ticket();

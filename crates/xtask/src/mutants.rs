@@ -41,6 +41,8 @@ const FILES: &[&str] = &[
     "percpu/region.rs",
     "percpu/chunk.rs",
 ];
+/// As the step `portable` of CI has it.
+const PORTABLE: &str = "--cfg objcg_rseq_absent";
 const NR_WORKERS: usize = 2;
 /// A program hangs that takes so many times as long as without a mutant, and so long besides.
 const TIMES_AS_LONG: u32 = 8;
@@ -122,6 +124,9 @@ pub(crate) struct Choice {
     /// Leaves out test programs that take longer without a mutant
     #[arg(long, value_name = "SECONDS", default_value_t = MAX_WITHOUT.as_secs())]
     longest: u64,
+    /// Builds the engine without restartable sequences: the portable arm serves alone
+    #[arg(long)]
+    portable: bool,
     /// Files under crates/objcg-core/src, with a line if wanted (percpu.rs:55), or the beginnings of their names; all accounting
     /// modules if none is named
     #[arg(value_name = "FILE")]
@@ -130,10 +135,10 @@ pub(crate) struct Choice {
 
 /// Runs the mutants, and prints which of them no test program sees.
 pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
-    let copy = TreeCopy::make(root, "mutants", CRATES)?;
+    let copy = TreeCopy::make(root, if choice.portable { "mutants-portable" } else { "mutants" }, CRATES)?;
     let mutants = write_all(&copy)?;
     let folder = copy.tree.join("crates/objcg");
-    let mut programs = build(&copy)?;
+    let mut programs = build(&copy, if choice.portable { PORTABLE } else { "" })?;
     for program in &mut programs {
         program.measure(&folder, &copy.target.join("reached"))?;
     }
@@ -218,7 +223,7 @@ fn write_all(copy: &TreeCopy) -> Result<Vec<Numbered>> {
 }
 
 /// Builds the tests.
-fn build(copy: &TreeCopy) -> Result<Vec<Program>> {
+fn build(copy: &TreeCopy, flags: &str) -> Result<Vec<Program>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
@@ -226,7 +231,7 @@ fn build(copy: &TreeCopy) -> Result<Vec<Program>> {
         .args(["test", "--no-run", "--package", "objcg-core", "--package", "objcg", "--lib", "--tests"])
         .args(["--config", "profile.dev.debug=false", "--config", "profile.dev.opt-level=1"])
         .env("CARGO_TARGET_DIR", &copy.target)
-        .env("RUSTFLAGS", "--cap-lints allow");
+        .env("RUSTFLAGS", format!("--cap-lints allow {flags}"));
     let output = command.output().context("cargo does not start")?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the mutants do not build:\n{text}");
