@@ -60,6 +60,8 @@ fn i8_a_group_that_is_not_made_leaves_no_slot_and_no_name() {
     let mut groups: Vec<_> = (0..MANY).map_while(|nth| root.create(&format!("g{nth}")).ok()).collect();
     assert!(groups.len() > MANY / 2 && groups.len() < MANY, "{} groups", groups.len());
     refused("one more");
+    let next = groups.len() as u64 + 1;
+    assert!(Memcg::of_ticket(next).is_none(), "a number that no chunk has yet: {next}");
     groups.truncate(10);
 
     // Vessels outlive their groups for what is charged to them: now theirs is the table that is full, and no other.
