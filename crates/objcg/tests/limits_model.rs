@@ -461,6 +461,14 @@ impl World {
                 self.model.0[group].low = low;
                 prop_assert_eq!(self.memcg(group).set_low(low), Ok(()));
             }
+            _ => self.run_on_limit(operation)?,
+        }
+        self.compare()
+    }
+
+    /// What has to do with broken limits.
+    fn run_on_limit(&mut self, operation: &Operation) -> Result<(), TestCaseError> {
+        match *operation {
             Operation::Alloc { group, nr_pages } => {
                 let (group, nr_bytes) = (self.group(group), nr_pages * PAGE_BYTES);
                 let object = self.memcg(group).scope(|| try_vec(nr_bytes as usize));
@@ -505,9 +513,10 @@ impl World {
                 prop_assert_eq!(self.memcg(group).revive(), self.model.revive(group));
             }
             Operation::Delete { group } => self.delete(group),
+            // Nothing there to be released, resized, moved or freed.
             _ => {}
         }
-        self.compare()
+        Ok(())
     }
 
     /// Deletes a group that has nothing: what it cost its parent is given back.
