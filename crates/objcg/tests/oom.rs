@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use objcg::{Events, LimitError, Memcg, MemcgStat, Objcg, OomPolicy, OomScope, ReviveError, checkpoint, nofail};
+use objcg::{
+    Events, ExternalError, LimitError, Memcg, MemcgStat, Objcg, OomPolicy, OomScope, ReviveError, checkpoint, nofail,
+};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -194,6 +196,29 @@ fn a_cache_that_only_says_that_it_frees_is_asked_16_times_for_each_limit() {
     let object = take(&tenant, 13 * 4096);
     assert_eq!((killed(&[tenant, other]), nr_runs.load(Ordering::Relaxed)), (vec![true; 2], NR_TIMES));
     drop((object, held, shrinker));
+}
+
+#[test]
+fn a_limit_that_refuses_once_its_grant_has_ended_was_met_as_well() {
+    let _alone = alone();
+    let top = group("ended");
+    let server = child(&top, "server");
+    let [victim, tenant] = ["victim", "tenant"].map(|name| child(&server, name));
+    let held = take(&victim, 300 * KIB);
+    server.drain();
+    server.set_max(Some(server.usage() + 10 * KIB)).unwrap();
+    let more = take(&tenant, 13 * 4096);
+    assert!(victim.is_oom_killed());
+    // Within its limit again, and still granted: the first return that finds it so ends that.
+    server.set_max(Some(server.usage() + 10 * KIB)).unwrap();
+    top.drain();
+    top.set_max(Some(top.usage() + 20 * KIB)).unwrap();
+    let before = server.events_local();
+    let Err(ExternalError::Limit(refused)) = tenant.charge_external(40 * KIB) else { panic!("it fits nowhere") };
+    assert_eq!(refused.refused_by(), server.id(), "the reserve has room, until the charge is taken back");
+    assert_eq!(server.events_local(), Events { max: before.max + 1, oom: before.oom + 1, ..before });
+    assert_eq!(top.events_local(), Events { max: 1, ..Events::default() });
+    drop((held, more));
 }
 
 #[test]
