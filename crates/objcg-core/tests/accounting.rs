@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use objcg_core::memcg::{self, DeleteError, Memcg, NoFail, OomPolicy, Watcher};
-use objcg_core::{kmalloc, stat};
+use objcg_core::{kmalloc, percpu, stat};
 
 /// Some tests look at process-wide counts.
 fn alone() -> MutexGuard<'static, ()> {
@@ -91,6 +91,93 @@ fn a_watcher_is_called_for_charges_and_for_refusals() {
 }
 
 #[test]
+fn a_large_object_grows_in_place_where_pages_are_free_and_its_group_has_room() {
+    let _alone = alone();
+    let tenant = group("grows");
+    let resize = |object, nr_bytes: usize| {
+        // SAFETY: live, of this alignment, and only what comes back is used.
+        unsafe { kmalloc::realloc(object, nr_bytes, 8) }.expect("memory")
+    };
+    let object = take(&tenant, 1 << 20);
+    tenant.drain();
+    // The pages behind it are free once it was shrunk.
+    assert_eq!(resize(object, 512 << 10), object);
+    assert_eq!(tenant.usage(), 512 << 10);
+    assert_eq!(resize(object, 1 << 20), object);
+    assert_eq!(tenant.usage(), 1 << 20, "the group pays for what it grew by, wherever it was resized");
+    give_back(object);
+}
+
+/// Per-CPU memory of a group, which goes back to its stock byte by byte.
+fn take_percpu(group: &Memcg, nr_bytes: usize) -> std::ptr::NonNull<u8> {
+    let _inside = group.enter();
+    percpu::alloc(nr_bytes, 8).expect("memory")
+}
+
+fn give_back_percpu(memory: std::ptr::NonNull<u8>) {
+    // SAFETY: callers hand over what they took, once.
+    unsafe { percpu::free(memory) };
+}
+
+#[test]
+fn i4_what_a_deleted_group_had_goes_back_at_once_and_past_the_stocks() {
+    let _alone = alone();
+    let tenant = group("deleted");
+    let memory = take_percpu(&tenant, 8);
+    drop(tenant);
+    assert_eq!(memcg::nr_vessels(), 1, "for what is left");
+    give_back_percpu(memory);
+    assert_eq!(memcg::nr_vessels(), 0);
+}
+
+#[test]
+fn i4_vessels_that_only_led_to_others_are_freed_once_the_path_is_shortened() {
+    let _alone = alone();
+    let top = group("top");
+    let middle = top.create("middle").expect("a new name");
+    let low = middle.create("low").expect("a new name");
+    let nr_vessels = memcg::nr_vessels() - 2;
+    let memory = [take_percpu(&low, 8), take_percpu(&low, 8)];
+    drop(low);
+    drop(middle);
+    let [first, second] = memory;
+    // Two led on: the way from the lower one is shortened, and the one between them has nothing.
+    give_back_percpu(first);
+    assert_eq!(memcg::nr_vessels(), nr_vessels + 1);
+    give_back_percpu(second);
+    assert_eq!(memcg::nr_vessels(), nr_vessels);
+    top.drain();
+    assert_eq!(top.usage(), 0);
+}
+
+#[test]
+fn i1_percpu_memory_of_any_number_of_chunks_is_found_and_its_pages_are_given_back() {
+    // A chunk each; their numbers do not fit one word of the map.
+    const NR_CHUNKS: usize = 70;
+    let _alone = alone();
+    percpu::trim();
+    let tenant = group("many chunks");
+    let memory: Vec<_> = (0..NR_CHUNKS).map(|_| take_percpu(&tenant, percpu::UNIT_BYTES)).collect();
+    let found = tenant.stat();
+    let nr_bytes = NR_CHUNKS * percpu::UNIT_BYTES * objcg_core::cpu::nr_cpus();
+    assert_eq!((found.percpu_objects, found.percpu_bytes), (NR_CHUNKS as u64, nr_bytes as u64));
+    let stat = percpu::stat();
+    assert!(stat.owner_bytes > 0 && stat.metadata_bytes > 0);
+    assert_eq!(stat.held_bytes(), stat.populated_bytes + stat.owner_bytes + stat.metadata_bytes);
+    assert_eq!(stat.populated_bytes, stat.used_bytes, "whole units are used, and nothing else is");
+    memory.into_iter().for_each(give_back_percpu);
+    percpu::trim();
+    assert_eq!(percpu::stat().held_bytes(), 0);
+    // Three pages in each unit: so few stay populated when they are free.
+    give_back_percpu(take_percpu(&tenant, 3 << 12));
+    let populated = percpu::stat().populated_bytes;
+    assert_eq!(populated, (3 << 12) * objcg_core::cpu::nr_cpus());
+    assert_eq!(percpu::trim(), populated);
+    tenant.drain();
+    assert_eq!(tenant.usage(), 0);
+}
+
+#[test]
 fn i4_a_ticket_is_good_for_one_life() {
     let _alone = alone();
     let tenant = group("ticketed");
@@ -110,6 +197,18 @@ fn i4_a_ticket_is_good_for_one_life() {
     assert_eq!(root.child_tickets(10, |ticket| tickets.push(ticket)), 1);
     assert_eq!(tickets, [next.ticket()]);
     assert_eq!(root.child_tickets(0, |_| panic!("none is wanted")), 1);
+}
+
+#[test]
+fn i4_a_ticket_of_a_deleted_group_that_is_still_held_leaves_no_user() {
+    let _alone = alone();
+    let tenant = group("held");
+    let ticket = tenant.ticket();
+    tenant.delete().expect("alive, and without children");
+    assert!(Memcg::of_ticket(ticket).is_none(), "deleted");
+    assert_eq!(memcg::nr_dying(), 1, "its handle is left");
+    drop(tenant);
+    assert_eq!(memcg::nr_dying(), 0);
 }
 
 #[test]

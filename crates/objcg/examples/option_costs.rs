@@ -1,5 +1,5 @@
-//! What each option of `OBJCG_OPTIONS` costs: nanoseconds for an allocation and its free, by size, and what is held for 10,000
-//! live objects of 100 bytes.
+//! What each option of `OBJCG_OPTIONS` costs: the time of an allocation and its free, by size, and what is held for 10,000
+//! live objects of 100 bytes, both as multiples of what they are without options.
 //!
 //! Each option runs in a process of its own, all of them in turn, several times; the smallest figure of each counts.
 
@@ -24,7 +24,7 @@ const OPTIONS: [&str; 9] = [
     "poison:redzone:stack:random:guard_pages:quarantine=1m",
 ];
 const SIZES: [usize; 3] = [100, 4000, 100_000];
-const NR_ROUNDS: usize = 5;
+const NR_ROUNDS: usize = 15;
 /// Objects that live at a time: past what a sheaf keeps, and less than a program has.
 const NR_LIVE: usize = 64;
 const NR_HELD: usize = 10_000;
@@ -41,6 +41,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (options, smallest) in OPTIONS.iter().zip(&mut smallest) {
             let mut child = Command::new(std::env::current_exe()?);
             let output = child.env(CHILD, "1").env("OBJCG_OPTIONS", options).output()?;
+            if !output.status.success() {
+                let report = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("OBJCG_OPTIONS={options}: {}: {report}", output.status).into());
+            }
             let text = String::from_utf8(output.stdout)?;
             for (figure, smallest) in text.split_whitespace().zip(smallest) {
                 *smallest = smallest.min(figure.parse()?);
@@ -49,12 +53,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("| option | 100 B | 4,000 B | 100,000 B | held for 10,000 × 100 B |");
     println!("|---|---:|---:|---:|---:|");
-    for (options, figures) in OPTIONS.iter().zip(smallest) {
-        let [small, middle, large, held] = figures;
-        let name = if options.is_empty() { "none".to_owned() } else { format!("`{options}`") };
-        println!("| {name} | {small:.0} ns | {middle:.0} ns | {large:.0} ns | {:.2} MiB |", held / f64::from(1 << 20));
+    let [without, rest @ ..] = smallest;
+    for (options, figures) in OPTIONS[1..].iter().zip(rest) {
+        let ratios: [f64; SIZES.len() + 1] = std::array::from_fn(|nth| figures[nth] / without[nth]);
+        let [small, middle, large, held] = ratios.map(multiple);
+        println!("| `{options}` | {small} | {middle} | {large} | {held} |");
     }
     Ok(())
+}
+
+/// With two digits that count.
+fn multiple(ratio: f64) -> String {
+    if ratio < 10.0 { format!("{ratio:.1}") } else { format!("{ratio:.0}") }
 }
 
 /// Of an allocation and its free, first in, first out.

@@ -180,6 +180,47 @@ fn a_descriptor_becomes_readable_and_is_gone_with_its_value() {
 }
 
 #[test]
+fn a_descriptor_tells_that_usage_is_back_at_the_soft_limit_and_that_the_group_is_gone() {
+    let _alone = alone();
+    let tenant = strict("back");
+    let mut charges: Vec<_> = (0..4).map(|_| tenant.charge_external(KIB).unwrap()).collect();
+    tenant.set_high(Some(2 * KIB)).unwrap();
+    let fd = tenant.event_fd().unwrap();
+    let mut file = File::from(fd.as_fd().try_clone_to_owned().unwrap());
+    let mut is_told = || {
+        let mut count = [0; 8];
+        file.read_exact(&mut count).map_err(|error| error.kind()) != Err(ErrorKind::WouldBlock)
+    };
+    for (is_expected, reason) in [(false, "still over it"), (true, "at it"), (false, "it was not over it")] {
+        charges.pop();
+        assert_eq!(is_told(), is_expected, "{reason}");
+    }
+    tenant.delete().unwrap();
+    assert!(is_told(), "deleted");
+}
+
+#[test]
+fn a_mark_of_a_subtree_is_told_to_all_below_and_to_nobody_beside() {
+    let _alone = alone();
+    let parent = strict("subtree");
+    let below = ["first", "second"].map(|name| parent.create(name).unwrap());
+    let deep = below.each_ref().map(|child| child.create("deep").unwrap());
+    let told = |marked: &Memcg| {
+        let fds = below.each_ref().map(|group| group.event_fd().unwrap()).into_iter();
+        let fds: Vec<_> = fds.chain(deep.each_ref().map(|group| group.event_fd().unwrap())).collect();
+        marked.kill().unwrap();
+        let is_told = |fd: &objcg::EventFd| {
+            let mut file = File::from(fd.as_fd().try_clone_to_owned().unwrap());
+            file.read_exact(&mut [0; 8]).is_ok()
+        };
+        fds.iter().map(is_told).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&parent), [true; 4]);
+    assert_eq!(told(&deep[1]), [false, true, false, true], "and to those above, who count it");
+    assert_eq!(told(&below[0]), [true, false, true, false]);
+}
+
+#[test]
 fn futures_end_with_what_they_wait_for() {
     let _alone = alone();
     let tenant = strict("futures");

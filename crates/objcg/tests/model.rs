@@ -1,9 +1,9 @@
 //! The reference model: random operations on the whole public surface against plain vectors (I1 to I4, I8).
 //!
 //! Objects of all sizes are allocated, zeroed, resized and freed, in any group and on another thread; per-CPU memory, counters
-//! and objects of a typed cache likewise; groups are created, limited and deleted under them. Each answer is one that the model
-//! allows, and at quiet points every group's counter and heap are held against it. Sequences are proptest's, so a failure is
-//! shown as a short one.
+//! and objects of a typed cache likewise; groups are created, limited, killed, revived and deleted under them. Each answer is one
+//! that the model allows: what is refused, what a reserve grants, and who is marked for it. At quiet points every group's counter and
+//! heap are held against the model. Sequences are proptest's, so a failure is shown as a short one.
 //!
 //! `OBJCG_MODEL_OPERATIONS` sets how many operations are run, `OBJCG_SEED` picks them.
 
@@ -12,7 +12,9 @@ use std::ptr::NonNull;
 use std::sync::mpsc;
 use std::thread;
 
-use objcg::{CpuId, CreateError, DeleteError, Memcg, MemcgStat, Objcg, OomPolicy, PerCpuCounter};
+use objcg::{
+    CpuId, CreateError, DeleteError, Memcg, MemcgStat, Objcg, OomPolicy, OomScope, PerCpuCounter, ReviveError,
+};
 use objcg_core::kmem_cache::{CacheConfig, KmemCache};
 use objcg_core::{kmalloc, percpu};
 use proptest::collection::vec;
@@ -47,6 +49,11 @@ enum Operation {
     Delete { group: usize, by_drop: bool },
     SetMax { group: usize, max: Option<u64> },
     SetHigh { group: usize, high: Option<u64> },
+    SetPolicy { group: usize, policy: Option<OomPolicy> },
+    SetScope { group: usize, scope: OomScope },
+    SetReserve { group: usize, reserve: Option<u64> },
+    Kill { group: usize },
+    Revive { group: usize },
     Alloc { group: usize, nr_bytes: usize, align_log2: u32, zeroed: bool },
     Resize { object: usize, group: usize, nr_bytes: usize },
     Free { object: usize, how: Free },
@@ -86,12 +93,19 @@ fn operation() -> impl Strategy<Value = Operation> {
     let nth = || any::<u16>().prop_map(usize::from);
     let maybe = || prop_oneof![Just(None), nth().prop_map(Some)];
     let align_log2 = prop_oneof![7 => Just(3u32), 1 => 0..15u32];
+    let policy = prop_oneof![2 => Just(None), 1 => Just(Some(OomPolicy::Fail)), 1 => Just(Some(OomPolicy::Kill))];
+    let scope = prop_oneof![Just(OomScope::Memcg), Just(OomScope::Subtree)];
     let how = prop_oneof![Just(Free::Here), nth().prop_map(Free::Inside), Just(Free::OnAnotherThread)];
     prop_oneof![
         6 => (nth(), 0..NR_NAMES).prop_map(|(parent, name)| Operation::Create { parent, name }),
         4 => (nth(), any::<bool>()).prop_map(|(group, by_drop)| Operation::Delete { group, by_drop }),
         3 => (nth(), limit()).prop_map(|(group, max)| Operation::SetMax { group, max }),
         1 => (nth(), limit()).prop_map(|(group, high)| Operation::SetHigh { group, high }),
+        1 => (nth(), policy).prop_map(|(group, policy)| Operation::SetPolicy { group, policy }),
+        1 => (nth(), scope).prop_map(|(group, scope)| Operation::SetScope { group, scope }),
+        1 => (nth(), limit()).prop_map(|(group, reserve)| Operation::SetReserve { group, reserve }),
+        1 => nth().prop_map(|group| Operation::Kill { group }),
+        3 => nth().prop_map(|group| Operation::Revive { group }),
         40 => (nth(), size(), align_log2, any::<bool>()).prop_map(|(group, nr_bytes, align_log2, zeroed)| {
             Operation::Alloc { group, nr_bytes, align_log2, zeroed }
         }),
@@ -161,6 +175,34 @@ struct Group {
     memcg: Option<Memcg>,
     parent: usize,
     name: usize,
+    /// Its own.
+    policy: Option<OomPolicy>,
+    scope: OomScope,
+    /// Whether it was marked to end, and how much of the tree with it.
+    mark: Option<OomScope>,
+    nr_kills: u64,
+}
+
+impl Group {
+    fn new(memcg: Memcg, parent: usize, name: usize) -> Group {
+        Group { memcg: Some(memcg), parent, name, policy: None, scope: OomScope::Memcg, mark: None, nr_kills: 0 }
+    }
+
+    fn mark(&mut self, scope: OomScope) {
+        self.nr_kills += u64::from(self.mark.is_none());
+        if self.mark != Some(OomScope::Subtree) {
+            self.mark = Some(scope);
+        }
+    }
+}
+
+/// What becomes of a charge that breaks a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnLimit {
+    /// The call has an error for it: nobody is killed.
+    Refused,
+    /// The policy decides.
+    AskPolicy,
 }
 
 /// The thread that frees what others allocated.
@@ -192,6 +234,24 @@ impl Model<'_> {
                 self.memcg(group).set_high(high).expect("no root");
                 assert_eq!(self.memcg(group).high(), high);
             }
+            Operation::SetPolicy { group, policy } => {
+                let group = self.living(group);
+                self.memcg(group).set_oom_policy(policy).expect("alive");
+                self.groups[group].policy = policy;
+                assert_eq!(self.memcg(group).oom_policy(), self.policy(group));
+            }
+            Operation::SetScope { group, scope } => self.set_scope(group, scope),
+            Operation::SetReserve { group, reserve } => {
+                let group = self.living(group);
+                self.memcg(group).set_reserve(reserve).expect("no root");
+                assert!(reserve.is_none_or(|reserve| self.memcg(group).reserve() == reserve));
+            }
+            Operation::Kill { group } => {
+                let group = self.living(group);
+                self.memcg(group).kill().expect("no root");
+                self.groups[group].mark(OomScope::Subtree);
+            }
+            Operation::Revive { group } => self.revive(group),
             Operation::Alloc { group, nr_bytes, align_log2, zeroed } => {
                 self.alloc(group, nr_bytes, 1 << align_log2, zeroed);
             }
@@ -230,6 +290,7 @@ impl Model<'_> {
             }
         }
         assert_eq!(objcg::nr_dying(), 0, "I4");
+        self.check_marks();
     }
 
     /// A living group by number.
@@ -271,11 +332,11 @@ impl Model<'_> {
         match created {
             Ok(memcg) => {
                 assert!(!is_taken, "two of a name");
-                self.groups.push(Group { memcg: Some(memcg), parent, name });
+                self.groups.push(Group::new(memcg, parent, name));
             }
             Err(CreateError::Exists) => assert!(is_taken),
             // The smallest name's group costs as much as any: short names are in the node.
-            Err(CreateError::Limit(refused)) => self.check_refusal(parent, refused.nr_bytes()),
+            Err(CreateError::Limit(refused)) => self.check_refusal(parent, refused.nr_bytes(), OnLimit::Refused),
             Err(error) => panic!("{error}"),
         }
     }
@@ -288,11 +349,13 @@ impl Model<'_> {
         if self.has_children(group) {
             return assert_eq!(self.memcg(group).delete(), Err(DeleteError::HasChildren));
         }
+        let is_killed = self.killed_by(group).is_some();
         let memcg = self.groups[group].memcg.take().expect("a living group");
         if !by_drop {
             memcg.delete().expect("alive, and without children");
             assert_eq!(memcg.delete(), Err(DeleteError::Deleted));
             assert!(memcg.is_deleted());
+            assert_eq!(memcg.is_oom_killed(), is_killed, "a deleted group stays as it was");
         }
         drop(memcg);
         let parent = self.memcg(self.groups[group].parent);
@@ -305,8 +368,107 @@ impl Model<'_> {
         assert_eq!(self.memcg(group).max(), max);
     }
 
+    fn set_scope(&mut self, group: usize, scope: OomScope) {
+        let group = self.living(group);
+        // The scope of a group that is marked already would say of a second mark what cannot be seen from outside.
+        if self.groups[group].mark.is_none() {
+            self.memcg(group).set_oom_scope(scope).expect("no root");
+            self.groups[group].scope = scope;
+        }
+    }
+
+    fn revive(&mut self, group: usize) {
+        let group = self.living(group);
+        let memcg = self.memcg(group);
+        let revived = memcg.revive();
+        let over = memcg.usage().checked_sub(memcg.max().unwrap_or(u64::MAX)).filter(|over| *over > 0);
+        match (self.groups[group].mark, over) {
+            (None, _) => assert_eq!(revived, Err(ReviveError::NotKilled)),
+            (Some(_), Some(over)) => assert_eq!(revived, Err(ReviveError::OverMax(over))),
+            (Some(_), None) => {
+                assert_eq!(revived, Ok(()));
+                self.groups[group].mark = None;
+            }
+        }
+    }
+
+    /// The group's own policy, or the nearest ancestor's; the root's is to kill.
+    fn policy(&self, group: usize) -> OomPolicy {
+        self.ancestors(group).find_map(|at| self.groups[at].policy).unwrap_or(OomPolicy::Kill)
+    }
+
+    /// Who ends a group: itself, or the nearest ancestor that was marked with all below it.
+    fn killed_by(&self, group: usize) -> Option<usize> {
+        let ends = |at: &usize| self.groups[*at].mark.is_some_and(|scope| *at == group || scope == OomScope::Subtree);
+        self.ancestors(group).find(ends)
+    }
+
+    fn all_living(&self) -> impl Iterator<Item = (usize, &Memcg)> {
+        self.groups.iter().enumerate().filter_map(|(group, of)| Some((group, of.memcg.as_ref()?)))
+    }
+
+    /// Each group is marked that should be, and no other.
+    fn check_marks(&self) {
+        for (group, memcg) in self.all_living() {
+            let expected = self.killed_by(group).map(|at| self.memcg(at).id());
+            assert_eq!(memcg.check().err().map(|killed| killed.group()), expected, "group {group}");
+            assert_eq!(memcg.events_local().oom_kill, self.groups[group].nr_kills, "group {group}");
+        }
+    }
+
+    /// Groups that are marked themselves and were not known to be.
+    fn newly_marked(&self) -> Vec<usize> {
+        let is_marked = |memcg: &Memcg| memcg.check().is_err_and(|killed| killed.group() == memcg.id());
+        let new = self.all_living().filter(|(group, memcg)| self.groups[*group].mark.is_none() && is_marked(memcg));
+        new.map(|(group, _)| group).collect()
+    }
+
+    /// Somebody was killed by a charge of `charging`: each victim for a limit above it, or at it, that may cost it.
+    fn note_kills(&mut self, charging: usize, is_still_over: impl Fn(&Self, usize) -> bool) {
+        let victims = self.newly_marked();
+        if victims.is_empty() {
+            return;
+        }
+        // What stocks keep is no reason to kill.
+        self.memcg(0).drain();
+        for victim in &victims {
+            let costs_it = |limit: usize| is_still_over(self, limit) && self.may_cost(limit, charging, *victim);
+            assert!(self.ancestors(charging).any(costs_it), "group {victim} was killed for a charge of {charging}");
+        }
+        for victim in victims {
+            let scope = self.groups[victim].scope;
+            self.groups[victim].mark(scope);
+        }
+    }
+
+    /// Whether `victim` may be marked for a charge of `charging` that breaks the limit of the group `limit`.
+    fn may_cost(&self, limit: usize, charging: usize, victim: usize) -> bool {
+        if self.policy(limit) == OomPolicy::Fail {
+            return false;
+        }
+        if charging == limit || self.groups[limit].scope == OomScope::Subtree {
+            return victim == limit;
+        }
+        let path: Vec<_> = self.ancestors(victim).take_while(|at| *at != limit).collect();
+        let is_below = self.ancestors(victim).any(|at| at == limit) && !path.is_empty();
+        // The way down ends at the first that ends together, and no group with `Fail` of its own is on it.
+        is_below
+            && path.iter().all(|at| self.groups[*at].policy != Some(OomPolicy::Fail))
+            && path.iter().skip(1).all(|at| self.groups[*at].scope == OomScope::Memcg)
+    }
+
+    fn is_over(&self, group: usize) -> bool {
+        self.memcg(group).max().is_some_and(|max| self.memcg(group).usage() > max)
+    }
+
     /// Runs what charges `group`. I3: what was charged fits; I8: what was refused did not, and left nothing.
-    fn charging<T>(&self, group: usize, price: u64, work: impl FnOnce() -> Option<T>) -> Option<T> {
+    fn charging<T>(
+        &mut self,
+        group: usize,
+        price: u64,
+        on_limit: OnLimit,
+        work: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
         let levels: Vec<_> = self.ancestors(group).collect();
         let usage = |level: &usize| self.memcg(*level).usage();
         let before: Vec<_> = levels.iter().map(usage).collect();
@@ -315,31 +477,67 @@ impl Model<'_> {
         if done.is_none() {
             let peaks_now: Vec<_> = levels.iter().map(|level| self.memcg(*level).peak()).collect();
             assert_eq!(peaks, peaks_now, "I8: peaks");
-            self.check_refusal(group, price);
+            assert!(self.newly_marked().is_empty(), "I8: marks");
+            self.check_refusal(group, price, on_limit);
             return None;
         }
         for (level, before) in levels.iter().zip(before) {
             let (after, max) = (usage(level), self.memcg(*level).max().unwrap_or(u64::MAX));
-            assert!(after <= max || after <= before, "I3: {after} charged of {max}, {before} before");
+            let is_granted = || self.somebody_ends_below(*level) && after <= max + self.memcg(*level).reserve();
+            assert!(after <= max || after <= before || is_granted(), "I3: {after} charged of {max}, {before} before");
+        }
+        if on_limit == OnLimit::AskPolicy {
+            self.note_kills(group, Self::is_over);
         }
         done
     }
 
-    /// With nothing kept ready anywhere, some level has no room.
-    fn check_refusal(&self, group: usize, price: u64) {
+    /// Whether the group is marked, or somebody below it.
+    fn somebody_ends_below(&self, group: usize) -> bool {
+        let is_marked = |memcg: &Memcg| memcg.check().is_err_and(|killed| killed.group() == memcg.id());
+        self.all_living().any(|(at, memcg)| is_marked(memcg) && self.ancestors(at).any(|above| above == group))
+    }
+
+    /// With nothing kept ready anywhere, some level has no room, and no way to make it by a kill if the call may kill.
+    fn check_refusal(&self, group: usize, price: u64, on_limit: OnLimit) {
         let is_full = |level: usize| {
             let memcg = self.memcg(level);
             memcg.drain();
-            memcg.max().is_some_and(|max| memcg.usage() + price > max)
+            let Some(max) = memcg.max() else { return false };
+            let may_kill = on_limit == OnLimit::AskPolicy
+                && self.policy(level) == OomPolicy::Kill
+                && memcg.usage() + price <= max + memcg.reserve()
+                && self.has_victim(level, group);
+            memcg.usage() + price > max && !may_kill
         };
-        assert!(self.ancestors(group).any(is_full), "{price} bytes refused, but they fit at every level");
+        let levels = || {
+            self.ancestors(group).map(|at| {
+                let memcg = self.memcg(at);
+                let of = &self.groups[at];
+                (at, memcg.usage(), memcg.max(), memcg.reserve(), self.policy(at), of.policy, of.mark, of.scope)
+            })
+        };
+        assert!(
+            self.ancestors(group).any(is_full),
+            "{price} bytes refused, but they fit at every level: {:?}",
+            levels().collect::<Vec<_>>()
+        );
+    }
+
+    /// Whether anybody can be marked for a charge of `charging` that breaks the limit of the group `limit`.
+    fn has_victim(&self, limit: usize, charging: usize) -> bool {
+        let may_end =
+            |child: usize| self.groups[child].parent == limit && self.groups[child].policy != Some(OomPolicy::Fail);
+        let has_child = || self.all_living().any(|(child, _)| child != 0 && may_end(child));
+        charging == limit || self.groups[limit].scope == OomScope::Subtree || has_child()
     }
 
     fn alloc(&mut self, group: usize, nr_bytes: usize, align: usize, zeroed: bool) {
         let group = self.living(group);
         let bytes = bytes_of(nr_bytes, align);
         let tag = (self.objects.len() % 255) as u8 + 1;
-        let object = self.charging(group, bytes.price(), || Object::alloc(nr_bytes, align, tag, zeroed));
+        let object =
+            self.charging(group, bytes.price(), OnLimit::AskPolicy, || Object::alloc(nr_bytes, align, tag, zeroed));
         self.objects.extend(object.map(|what| Charged { what, owner: group, bytes }));
     }
 
@@ -367,6 +565,8 @@ impl Model<'_> {
             };
         }
         self.objects.push(object);
+        // What it had before was free at the end: no limit need be broken any more.
+        self.note_kills(current, |_, _| true);
     }
 
     /// Frees here, in a stranger's group, or on another thread.
@@ -386,25 +586,26 @@ impl Model<'_> {
         let group = self.living(group);
         let granules = nr_bytes.next_multiple_of(percpu::GRANULE_BYTES).next_multiple_of(8);
         let bytes = Bytes::Percpu((granules * objcg::nr_cpus()) as u64);
-        let memory = self.charging(group, bytes.price(), || percpu::alloc(granules, 8).ok());
+        let memory = self.charging(group, bytes.price(), OnLimit::Refused, || percpu::alloc(granules, 8).ok());
         self.percpu.extend(memory.map(|what| Charged { what, owner: group, bytes }));
     }
 
     fn new_counter(&mut self, group: usize) {
         let group = self.living(group);
         let bytes = bytes_of_counter();
-        let counter = self.charging(group, bytes.price(), || PerCpuCounter::new().ok());
+        let counter = self.charging(group, bytes.price(), OnLimit::Refused, || PerCpuCounter::new().ok());
         self.counters.extend(counter.map(|what| (Charged { what, owner: group, bytes }, 0)));
     }
 
     fn alloc_typed(&mut self, group: usize, on: Option<usize>) {
         let group = self.living(group);
         let bytes = Bytes::Slab(self.cache.object_size() as u64);
+        let cache = self.cache;
         let alloc = || match on {
-            Some(cpu) => self.cache.alloc_on(CpuId::fold(cpu)),
-            None => self.cache.alloc(),
+            Some(cpu) => cache.alloc_on(CpuId::fold(cpu)),
+            None => cache.alloc(),
         };
-        let object = self.charging(group, bytes.price(), alloc);
+        let object = self.charging(group, bytes.price(), OnLimit::AskPolicy, alloc);
         self.typed.extend(object.map(|what| Charged { what, owner: group, bytes }));
     }
 
@@ -488,12 +689,10 @@ fn run_sequence(operations: Vec<Operation>, other: &Other, cache: &KmemCache) {
     let nr_groups_before = objcg::nr_groups();
     // A sequence that failed, and is being shortened, has left its groups.
     let top = Memcg::root().create(&format!("top of {nr_groups_before}")).expect("a new name");
-    // The model knows refusals, not marks.
-    top.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
     let mut model = Model {
         other,
         cache,
-        groups: vec![Group { memcg: Some(top), parent: 0, name: 0 }],
+        groups: vec![Group::new(top, 0, 0)],
         objects: Vec::new(),
         typed: Vec::new(),
         percpu: Vec::new(),

@@ -1,10 +1,13 @@
 //! Broken limits: granted from a bounded reserve and somebody marked, or refused without a trace (I3, I8).
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use objcg::{Events, LimitError, Memcg, MemcgStat, Objcg, OomPolicy, OomScope, ReviveError, checkpoint, nofail};
+use objcg::{
+    Events, ExternalError, LimitError, Memcg, MemcgStat, Objcg, OomPolicy, OomScope, ReviveError, checkpoint, nofail,
+};
 
 #[path = "support/groups.rs"]
 mod groups;
@@ -90,6 +93,116 @@ fn i8_a_level_above_that_refuses_takes_back_what_one_below_granted() {
     assert_eq!((top.events_local().oom, tenant.events_local().oom), (1, 0));
     let more = take(&tenant, 40 * KIB);
     assert!(tenant.is_oom_killed() && !top.is_oom_killed());
+    drop((held, more));
+}
+
+/// A tenant that breaks its own limit by an object of 13 pages, and a server above it that would have no room for that object but
+/// for what its other tenant's free objects keep, or its cache holds.
+fn break_below_a_server_with(name: &str, fill: impl FnOnce(&Memcg), policy: OomPolicy) {
+    const OBJECT: u64 = 13 * 4096;
+    let server = group(name);
+    let [tenant, other] = ["tenant", "other"].map(|name| child(&server, name));
+    let held = take(&other, 500 * KIB);
+    tenant.set_max(Some(10 * KIB)).unwrap();
+    tenant.set_oom_policy(Some(OomPolicy::Kill)).unwrap();
+    server.set_oom_policy(Some(policy)).unwrap();
+    server.drain();
+    fill(&other);
+    server.set_max(Some(server.usage() + OBJECT - 1)).unwrap();
+    let object = take(&tenant, OBJECT);
+    assert_eq!((tenant.is_oom_killed(), other.is_oom_killed()), (true, false), "its own limit, and no other");
+    assert!(server.usage() <= server.max().unwrap());
+    assert_eq!(server.events_local(), Events { max: 1, ..Events::default() }, "room was made");
+    assert_eq!(tenant.events(), Events { max: 1, oom_kill: 1, ..Events::default() });
+    drop((held, object));
+}
+
+#[test]
+fn nobody_is_ended_for_what_is_only_kept_below_a_limit_above() {
+    let _alone = alone();
+    for (name, policy) in [("kept", OomPolicy::Kill), ("kept, and refuses", OomPolicy::Fail)] {
+        let keep = |other: &Memcg| drop((0..200).map(|_| take(other, 1000)).collect::<Vec<_>>());
+        break_below_a_server_with(name, keep, policy);
+        let cache = Mutex::new(Vec::new());
+        let mut shrinker = None;
+        let nr_runs = Arc::new(AtomicU64::new(0));
+        let runs = Arc::clone(&nr_runs);
+        let fill = |other: &Memcg| {
+            cache.lock().unwrap().push(other.charge_external(100 * KIB).unwrap());
+            shrinker = Some(other.register_shrinker(move |_| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                cache.lock().unwrap().pop().map_or(0, |entry| entry.nr_bytes())
+            }));
+        };
+        break_below_a_server_with(name, fill, policy);
+        assert_eq!(nr_runs.load(Ordering::Relaxed), 1, "once it had made room nobody asked again");
+        drop(shrinker);
+    }
+}
+
+/// The first limit that is met is that of a group with a cache; once that has made room, the server's is met, for what free objects
+/// of another tenant keep.
+#[test]
+fn i3_a_limit_that_is_met_once_a_cache_has_made_room_below_is_drained_as_well() {
+    let _alone = alone();
+    let server = group("two limits");
+    let [tenant, other] = ["tenant", "other"].map(|name| child(&server, name));
+    tenant.set_max(Some(100 * KIB)).unwrap();
+    let cache = Mutex::new(vec![tenant.charge_external(60 * KIB).unwrap()]);
+    let shrinker = tenant.register_shrinker(move |_| cache.lock().unwrap().pop().map_or(0, |entry| entry.nr_bytes()));
+    server.drain();
+    drop((0..200).map(|_| take(&other, 1000)).collect::<Vec<_>>());
+    server.set_max(Some(server.usage() + 20 * KIB - 1)).unwrap();
+    let charge = tenant.charge_external(80 * KIB).expect("it fits once both limits' groups have been drained");
+    assert_eq!((tenant.usage(), tenant.events_local()), (80 * KIB, Events { max: 1, ..Events::default() }));
+    assert_eq!(server.events_local(), Events { max: 1, ..Events::default() });
+    drop((charge, shrinker));
+}
+
+#[test]
+fn a_cache_that_only_says_that_it_frees_is_asked_16_times_for_each_limit() {
+    let _alone = alone();
+    const NR_TIMES: u64 = 16;
+    let server = group("liar");
+    let [tenant, other] = ["tenant", "other"].map(|name| child(&server, name));
+    let held = other.charge_external(500 * KIB).unwrap();
+    let nr_runs = Arc::new(AtomicU64::new(0));
+    let runs = Arc::clone(&nr_runs);
+    let shrinker = other.register_shrinker(move |_| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        1
+    });
+    server.drain();
+    server.set_max(Some(server.usage() + 10 * KIB)).unwrap();
+    assert!(tenant.charge_external(20 * KIB).is_err());
+    assert_eq!(nr_runs.swap(0, Ordering::Relaxed), NR_TIMES);
+    // The tenant's own limit is met first; nothing is below it that could free.
+    tenant.set_max(Some(10 * KIB)).unwrap();
+    let object = take(&tenant, 13 * 4096);
+    assert_eq!((killed(&[tenant, other]), nr_runs.load(Ordering::Relaxed)), (vec![true; 2], NR_TIMES));
+    drop((object, held, shrinker));
+}
+
+#[test]
+fn a_limit_that_refuses_once_its_grant_has_ended_was_met_as_well() {
+    let _alone = alone();
+    let top = group("ended");
+    let server = child(&top, "server");
+    let [victim, tenant] = ["victim", "tenant"].map(|name| child(&server, name));
+    let held = take(&victim, 300 * KIB);
+    server.drain();
+    server.set_max(Some(server.usage() + 10 * KIB)).unwrap();
+    let more = take(&tenant, 13 * 4096);
+    assert!(victim.is_oom_killed());
+    // Within its limit again, and still granted: the first return that finds it so ends that.
+    server.set_max(Some(server.usage() + 10 * KIB)).unwrap();
+    top.drain();
+    top.set_max(Some(top.usage() + 20 * KIB)).unwrap();
+    let before = server.events_local();
+    let Err(ExternalError::Limit(refused)) = tenant.charge_external(40 * KIB) else { panic!("it fits nowhere") };
+    assert_eq!(refused.refused_by(), server.id(), "the reserve has room, until the charge is taken back");
+    assert_eq!(server.events_local(), Events { max: before.max + 1, oom: before.oom + 1, ..before });
+    assert_eq!(top.events_local(), Events { max: 1, ..Events::default() });
     drop((held, more));
 }
 
@@ -400,6 +513,21 @@ fn nofail_charges_above_the_limit_and_counts_it() {
     assert_eq!(tenant.usage(), 0);
 }
 
+#[test]
+fn i8_a_counter_that_would_overflow_refuses_even_what_must_not_fail() {
+    let _alone = alone();
+    const HALF: u64 = 1 << 47;
+    let server = group("overflow");
+    let [tenant, other] = ["tenant", "other"].map(|name| child(&server, name));
+    let held = other.charge_external(HALF).unwrap();
+    server.drain();
+    let before = server.usage();
+    assert!(tenant.charge_external(HALF).is_err());
+    assert!(nofail(|| tenant.charge_external(HALF)).is_err());
+    assert_eq!((tenant.usage(), server.usage()), (0, before));
+    drop(held);
+}
+
 /// Threads charge one group at its limit while others revive it; the observer never sees it past what is promised.
 #[test]
 fn i3_64_threads_at_max_never_pass_max_and_reserve() {
@@ -425,9 +553,11 @@ fn i3_64_threads_at_max_never_pass_max_and_reserve() {
             });
             let tenant = &tenant;
             let workers: Vec<_> = (0..NR_THREADS).map(|nth| scope.spawn(move || churn(tenant, nth, bound))).collect();
-            workers.into_iter().for_each(|worker| worker.join().expect("the worker ends well"));
+            // What each keeps stays until all have ended: together they meet the bound even if they run one after the other.
+            let kept: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
             stop.store(true, Ordering::Relaxed);
             assert!(observer.join().expect("the observer ends well") > 0);
+            assert!(kept.iter().all(Result::is_ok), "a worker has failed");
         });
         tenant.drain();
         assert_eq!((tenant.usage(), tenant.stat()), (0, MemcgStat::default()), "{policy:?}");
@@ -440,7 +570,7 @@ fn i3_64_threads_at_max_never_pass_max_and_reserve() {
     }
 }
 
-fn churn(tenant: &Memcg, nth: usize, bound: u64) {
+fn churn(tenant: &Memcg, nth: usize, bound: u64) -> Vec<Vec<u8>> {
     let mut kept = Vec::with_capacity(1 << 10);
     for round in 0..400usize {
         match tenant.scope(|| try_vec(1 + ((round * 37 + nth * 911) % 3000) as u64)) {
@@ -454,6 +584,7 @@ fn churn(tenant: &Memcg, nth: usize, bound: u64) {
             let _revived = tenant.revive();
         }
     }
+    kept
 }
 
 /// Tenants come, break the server's limit or their own, are marked, revived or deleted while others wait for them.

@@ -43,6 +43,20 @@ fn i1_external_bytes_are_charged_shown_and_given_back() {
 }
 
 #[test]
+fn i4_the_last_charge_that_moves_away_from_a_deleted_group_frees_its_vessel() {
+    let _alone = alone();
+    let (parent, other) = (group("left"), group("moved to"));
+    let tenant = parent.create("tenant").unwrap();
+    let mut charge = tenant.charge_external(1000).unwrap();
+    drop(tenant);
+    assert_eq!(figures(&parent).2.external_bytes, 1000);
+    let nr_vessels = objcg::nr_vessels();
+    other.adopt_external(&mut charge).unwrap();
+    assert_eq!((figures(&parent).2, objcg::nr_vessels()), (MemcgStat::default(), nr_vessels - 1));
+    assert_eq!(figures(&other).0, 1000);
+}
+
+#[test]
 fn i8_a_refused_external_charge_leaves_no_trace() {
     let _alone = alone();
     let top = group("limited");

@@ -35,14 +35,7 @@ enum Task {
     /// Breaks the protocols of the engine one by one and demands that their loom models fail
     Teeth,
     /// Changes the accounting in one place after the other, and says which changes no test sees
-    Mutants {
-        /// Runs every so many mutants only
-        #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-        stride: usize,
-        /// Files under crates/objcg-core/src, or the beginnings of their names; all accounting modules if none is named
-        #[arg(value_name = "FILE")]
-        files: Vec<String>,
-    },
+    Mutants(mutants::Choice),
     /// Builds the library for C and installs it, with its header and its pkg-config file
     Install(install::Destination),
     /// Runs the steps of continuous integration in order, up to the first that fails
@@ -65,7 +58,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&root),
         Task::Layers => tidy::print_layers(&root),
         Task::Golden => golden::run(&root),
-        Task::Mutants { stride, files } => mutants::run(&root, &files, stride),
+        Task::Mutants(choice) => mutants::run(&root, &choice),
         Task::Teeth => teeth::run(&root),
         Task::Install(destination) => install::run(&root, &destination),
         Task::Ci { list: true, .. } => {

@@ -28,7 +28,7 @@ const ADDRESS: &str = "-Zsanitizer=address -Cunsafe-allow-abi-mismatch=sanitizer
 const THREAD: &str = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg objcg_rseq_absent";
 
 /// Targets under AddressSanitizer.
-const TARGETS: [&str; 4] = ["operations", "groups", "trace", "options"];
+const TARGETS: [&str; 5] = ["operations", "groups", "trace", "options", "settings"];
 /// The target that defines `malloc`, which AddressSanitizer calls before it has started.
 const PLAIN_TARGET: &str = "handles";
 

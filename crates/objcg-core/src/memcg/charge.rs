@@ -197,7 +197,7 @@ fn charge_pinned(group: &PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result
 /// decides.
 pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit: OnLimit) -> Result<(), Refused> {
     let Err(first) = try_charge_below(group, end, nr_bytes) else { return Ok(()) };
-    let (drained, mut charged) = drain_and_charge(group, end, nr_bytes, first);
+    let (mut drained, mut charged) = drain_and_charge(group, end, nr_bytes, first);
     let mut nr_reclaims = 0;
     while let Err(at) = charged
         && nr_reclaims < MAX_RECLAIMS
@@ -205,17 +205,23 @@ pub(super) fn charge_below(group: u32, end: Option<u32>, nr_bytes: u64, on_limit
     {
         nr_reclaims += 1;
         charged = try_charge_below(group, end, nr_bytes);
+        if let Err(above) = charged
+            && is_above(above, drained)
+        {
+            // That one has room now, and meets a limit that was not met before.
+            (drained, charged) = drain_and_charge(group, end, nr_bytes, above);
+        }
     }
     let Err(mut refusing) = charged else { return Ok(()) };
     if refusing != drained {
-        // That one has room now, and another one has not: it has met its limit as well.
+        // A level below, whose grant has ended meanwhile: it has met its limit as well.
         events::count(refusing, Event::Max);
     }
     if in_reclaim::must_not_fail() && force_charge_below(group, end, nr_bytes) {
         return Ok(());
     }
     if on_limit == OnLimit::AskPolicy {
-        match oom::charge_or_kill(group, nr_bytes) {
+        match oom::charge_or_kill(group, drained, nr_bytes) {
             Ok(()) => return Ok(()),
             Err(at) => refusing = at,
         }
@@ -233,10 +239,26 @@ fn drain_and_charge(group: u32, end: Option<u32>, nr_bytes: u64, first: u32) -> 
         drain_subtree(refusing);
         match try_charge_below(group, end, nr_bytes) {
             // Upwards only, so it ends.
-            Err(above) if ancestors(refusing).skip(1).any(|at| at == above) => refusing = above,
+            Err(above) if is_above(above, refusing) => refusing = above,
             charged => return (refusing, charged),
         }
     }
+}
+
+/// Charges one level that has just refused, once room was made there: the first rungs of the ladder, for a level above those that
+/// were granted their reserves.
+#[cold]
+pub(super) fn charge_with_room(at: u32, nr_bytes: u64) -> bool {
+    let counter = &node(at).counter;
+    events::count(at, Event::Max);
+    drain_subtree(at);
+    let mut is_charged = counter.try_charge(nr_bytes);
+    let mut nr_reclaims = 0;
+    while !is_charged && nr_reclaims < MAX_RECLAIMS && reclaim::make_room(at, nr_bytes) {
+        nr_reclaims += 1;
+        is_charged = counter.try_charge(nr_bytes);
+    }
+    is_charged
 }
 
 /// A pinned group and its ancestors up to `end`, which is not one of them. The pins of a slot's children keep its ancestors'
@@ -308,6 +330,11 @@ pub(super) fn uncharge_level(at: u32, nr_bytes: u64) {
 /// The group and its ancestors, the root last. The group is pinned.
 pub(super) fn ancestors(group: u32) -> impl Iterator<Item = u32> {
     core::iter::successors(Some(group), |at| (*at != ROOT).then(|| node(*at).parent.load(Ordering::Relaxed)))
+}
+
+/// Whether a group is an ancestor of another one, which is pinned.
+pub(super) fn is_above(above: u32, group: u32) -> bool {
+    ancestors(group).skip(1).any(|at| at == above)
 }
 
 /// Bytes to charge ahead for a group: little for an idle one and under a small limit, more with use.

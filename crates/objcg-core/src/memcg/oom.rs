@@ -134,13 +134,18 @@ fn replace_bits(group: u32, mask: u32, bits: u32) {
     let _ = settings(group).fetch_update(Ordering::Relaxed, Ordering::Relaxed, replace);
 }
 
-/// Charges a pinned group under the policies of the groups that refuse: into their reserves, with marks. The error is the
-/// refusing group; then nothing was marked and nothing is charged.
+/// Charges a pinned group under the policies of the groups that refuse: into their reserves, with marks. Room was made up to `drained`,
+/// the group or an ancestor; levels above that refuse as well have room made first. The error is the refusing group; then nothing
+/// was marked and nothing is charged.
 #[cold]
-pub(super) fn charge_or_kill(group: u32, nr_bytes: u64) -> Result<(), u32> {
+pub(super) fn charge_or_kill(group: u32, drained: u32, nr_bytes: u64) -> Result<(), u32> {
     for at in ancestors(group) {
         let counter = &node(at).counter;
         if counter.try_charge(nr_bytes) {
+            continue;
+        }
+        // What stocks and caches keep is no reason to end anybody, nor to refuse.
+        if at != ROOT && charge::is_above(at, drained) && charge::charge_with_room(at, nr_bytes) {
             continue;
         }
         let granted = at != ROOT && policy(at) == OomPolicy::Kill && counter.try_charge_reserve(nr_bytes);

@@ -270,6 +270,87 @@ impl PageCounter {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{GRANTED, MARKED, PageCounter, SUBTREE};
+    use crate::sync::{AtomicU64, Ordering};
+
+    fn counter(max: u64) -> PageCounter {
+        let [usage, max_bytes, high, low, reserve, peak, recent_peak] = [const { AtomicU64::new(0) }; 7];
+        let counter = PageCounter { usage, max: max_bytes, high, low, reserve, peak, recent_peak };
+        counter.reset();
+        counter.set_max(max);
+        counter
+    }
+
+    #[test]
+    fn a_return_to_the_soft_limit_passes_it_and_one_at_it_does_not() {
+        let counter = counter(1000);
+        counter.set_high(100);
+        assert!(counter.try_charge(110));
+        assert!(!counter.uncharge(5).passed_high, "still over it");
+        assert!(counter.uncharge(5).passed_high, "at it");
+        assert!(!counter.uncharge(5).passed_high, "it was not over it");
+    }
+
+    #[test]
+    fn a_return_to_the_limit_ends_a_grant_unless_the_group_is_marked() {
+        let counter = counter(100);
+        counter.set_reserve(50);
+        assert!(counter.try_charge_reserve(120));
+        assert!(!counter.uncharge(10).ends_grant, "nothing was granted");
+        counter.mark(GRANTED);
+        assert!(!counter.uncharge(5).ends_grant, "still over it");
+        assert!(counter.uncharge(5).ends_grant, "at it");
+        counter.mark(MARKED);
+        assert!(!counter.uncharge(5).ends_grant, "that one ends by its revival");
+    }
+
+    #[test]
+    fn marks_are_taken_all_at_once() {
+        let counter = counter(100);
+        assert!(counter.try_charge(7));
+        assert_eq!(counter.take_marks(), 0);
+        counter.mark(GRANTED | MARKED | SUBTREE);
+        assert_eq!(counter.take_marks(), GRANTED | MARKED | SUBTREE);
+        assert_eq!((counter.marks(), counter.usage()), (0, 7));
+    }
+
+    #[test]
+    fn only_a_mark_that_is_asked_for_or_usage_over_the_soft_limit_is_seen() {
+        let counter = counter(100);
+        counter.set_high(10);
+        assert!(counter.try_charge(10));
+        assert!(!counter.is_marked_or_over_high(MARKED | SUBTREE), "at the soft limit");
+        counter.mark(GRANTED);
+        assert!(!counter.is_marked_or_over_high(MARKED | SUBTREE), "another bit");
+        assert!(counter.is_marked_or_over_high(GRANTED));
+        assert!(counter.try_charge(1) && counter.is_marked_or_over_high(MARKED), "over it");
+    }
+
+    #[test]
+    fn the_recent_peak_starts_anew_at_the_present_usage() {
+        let counter = counter(100);
+        assert!(counter.try_charge(50));
+        counter.note_peak();
+        counter.uncharge(20);
+        assert_eq!((counter.take_recent_peak(), counter.recent_peak(), counter.peak()), (50, 30, 50));
+    }
+
+    /// What a charge compares with is in its exchange: see `charge_within`.
+    #[test]
+    fn a_new_limit_or_reserve_changes_the_word_that_charges_exchange() {
+        let counter = counter(100);
+        let word = || counter.usage.load(Ordering::Relaxed);
+        let mut last = word();
+        for change in [|counter: &PageCounter| counter.set_max(90), |counter: &PageCounter| counter.set_reserve(5)] {
+            change(&counter);
+            assert_ne!(core::mem::replace(&mut last, word()), last);
+        }
+        assert_eq!(counter.usage(), 0);
+    }
+}
+
 #[cfg(all(test, loom))]
 mod models {
     use loom::sync::Arc;

@@ -68,6 +68,25 @@ impl Pin {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Pin;
+    use crate::sync::AtomicU64;
+
+    #[test]
+    fn only_a_living_slot_of_that_generation_is_pinned() {
+        let pin = Pin(AtomicU64::new(0));
+        assert!(!pin.try_get(0), "it was never alive");
+        let first = pin.revive();
+        assert!(pin.try_get(first) && !pin.try_get(first + 1), "another life's");
+        pin.kill();
+        assert!(!pin.try_get(first), "dead, with two pins");
+        assert!(!pin.put() && pin.put());
+        let second = pin.revive();
+        assert!(!pin.try_get(first) && pin.try_get(second));
+    }
+}
+
 #[cfg(all(test, loom))]
 mod models {
     use loom::sync::Arc;

@@ -138,6 +138,16 @@ mod tests {
         }
 
         #[test]
+        fn all_that_is_there_can_be_taken_and_all_that_may_be_kept_stays() {
+            let slot = StockSlot(AtomicU64::new(0));
+            assert_eq!(slot.refill(3, 1000, 1000), None, "what may be kept");
+            assert!(slot.consume(3, 1000), "what is there");
+            assert_eq!((slot.refill(3, 7, 1000), slot.peek()), (None, Some(Residue { vessel: 3, nr_bytes: 7 })));
+            assert_eq!(slot.refill(4, 1000, 1000), Some(Residue { vessel: 3, nr_bytes: 7 }), "another's make room");
+            assert_eq!(slot.refill(5, 1001, 1000), Some(Residue { vessel: 5, nr_bytes: 1001 }), "or stay");
+        }
+
+        #[test]
         fn an_overflow_leaves_half_of_what_may_be_kept() {
             let slot = StockSlot(AtomicU64::new(0));
             assert_eq!(slot.refill(1, 990, 1000), None);

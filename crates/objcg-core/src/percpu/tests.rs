@@ -205,6 +205,12 @@ fn addresses_that_are_no_allocation_are_told_apart() {
     assert_eq!(refusal(addr(&allocation, UNIT_BYTES)), Some(Stranger::OtherUnit(1)));
     assert_eq!(refusal(addr(&allocation, 2 * UNIT_BYTES)), Some(Stranger::Foreign), "owner words");
     assert_eq!(refusal(addr(&allocation, 3 * UNIT_BYTES)), Some(Stranger::Foreign), "metadata");
+    let next_chunk = 3 * UNIT_BYTES + super::region::METADATA_BYTES;
+    assert_eq!(
+        refusal(addr(&allocation, next_chunk)),
+        Some(Stranger::Foreign),
+        "the next chunk, which is not committed"
+    );
     assert_eq!(refusal(addr(&allocation, 10 * UNIT_BYTES)), Some(Stranger::Foreign), "a chunk that is not made");
     free(&percpu, &allocation);
     assert_eq!(refusal(addr(&allocation, 0)), Some(Stranger::Free));

@@ -130,6 +130,7 @@ impl<T> Lock<T> {
     /// are woken.
     #[cfg(not(loom))]
     pub(crate) fn force_unlock(&self) {
+        debug_assert!(self.word.load(Ordering::Relaxed) != FREE, "given back after a fork, but not held for it");
         self.unlock();
     }
 }
