@@ -32,6 +32,15 @@ const SIZES: [u32; NR_CLASSES] = sizes();
 /// Class of each size up to `FINE_MAX`, by 8-byte step.
 const FINE_CLASS: [u8; FINE_MAX / 8 + 1] = fine_classes();
 
+/// Objects of more bytes than this are [dear](is_dear).
+const DEAR: usize = 8 << 10;
+
+/// Whether objects of that size are so large that a few which wait are dear: a CPU has one at hand, and slabs are small and go as
+/// soon as they are empty.
+pub(crate) const fn is_dear(size: usize) -> bool {
+    size > DEAR
+}
+
 /// The index of a class, less than [`NR_CLASSES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SizeClass(u8);
@@ -127,14 +136,15 @@ impl SlabGeometry {
     const MAX_PAGES: u32 = 256;
     const MIN_OBJECTS: u32 = 4;
 
-    /// The smallest slab of at least four pages and four objects that wastes at most 1/32 of itself at its end.
+    /// The smallest slab that wastes at most 1/32 of itself at its end, of at least four pages and four objects if these are not
+    /// dear.
     pub(crate) const fn for_size(size: usize) -> SlabGeometry {
-        let mut pages = Self::MIN_PAGES;
+        let (mut pages, min_objects) = if is_dear(size) { (1, 1) } else { (Self::MIN_PAGES, Self::MIN_OBJECTS) };
         loop {
             let nr_bytes = pages as usize * PAGE_SIZE;
             let objects = (nr_bytes / size) as u32;
             let tail = nr_bytes % size;
-            if (objects >= Self::MIN_OBJECTS && tail * 32 <= nr_bytes) || pages >= Self::MAX_PAGES {
+            if (objects >= min_objects && tail * 32 <= nr_bytes) || pages >= Self::MAX_PAGES {
                 return SlabGeometry { pages, objects };
             }
             pages += 1;
@@ -204,7 +214,7 @@ const fn fine_classes() -> [u8; FINE_MAX / 8 + 1] {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_SIZE, NR_CLASSES, SizeClass, SlabGeometry};
+    use super::{MAX_SIZE, NR_CLASSES, SizeClass, SlabGeometry, is_dear};
 
     #[test]
     fn every_size_gets_the_smallest_class_that_holds_it() {
@@ -259,7 +269,7 @@ mod tests {
             let slab_bytes = geometry.pages as usize * 4096;
             let used_bytes = geometry.objects as usize * size;
             assert!(used_bytes <= slab_bytes && (slab_bytes - used_bytes) * 32 <= slab_bytes);
-            assert!(geometry.objects >= 4);
+            assert!(geometry.objects >= if is_dear(size) { 1 } else { 4 });
         }
     }
 }

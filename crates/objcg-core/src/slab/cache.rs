@@ -16,11 +16,11 @@ use crate::cpu::Stacks;
 use crate::hooks;
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::Page;
-use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry};
+use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry, is_dear};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
 use crate::table::{Slot, Table};
 
-/// Empty slabs that a size class keeps before it gives pages back.
+/// Empty slabs that a size class keeps before it gives pages back, if its objects are not dear.
 const KEEP_EMPTY: u32 = 1;
 
 static TABLE: Table<Cache, 1024> = Table::new();
@@ -104,7 +104,7 @@ impl Cache {
             size: AtomicU32::new(size as u32),
             nr_objects: AtomicU32::new(geometry.objects),
             nr_pages: AtomicU32::new(geometry.pages),
-            keep_empty: AtomicU32::new(KEEP_EMPTY),
+            keep_empty: AtomicU32::new(if is_dear(size) { 0 } else { KEEP_EMPTY }),
             ..Cache::UNUSED
         }
     }

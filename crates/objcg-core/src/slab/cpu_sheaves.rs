@@ -461,7 +461,8 @@ impl Pair {
     /// Main and spare are full or missing: makes main one with room, if memory allows.
     fn make_room(&mut self, cache: &Cache) {
         let full = self.main.take();
-        let full = if self.spare.is_none() { mem::replace(&mut self.spare, full) } else { full };
+        let lacks_spare = self.spare.is_none() && cache.sheaf_size.has_spare();
+        let full = if lacks_spare { mem::replace(&mut self.spare, full) } else { full };
         let empty = match full.map(|full| cache.shelve(full)) {
             None => cache.barn.take_empty(),
             Some(Ok(empty)) => {

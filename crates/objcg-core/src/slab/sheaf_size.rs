@@ -18,6 +18,7 @@
 
 use super::barn::MAX_FULL;
 use crate::page_alloc;
+use crate::size_class::is_dear;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 const FIRST_BYTES: usize = 4 << 10;
@@ -122,9 +123,18 @@ impl SheafSize {
         if self.capacity() == 0 { 0 } else { largest(self.size.load(Ordering::Relaxed) as usize) }
     }
 
+    /// Whether a CPU has a second sheaf.
+    pub(super) fn has_spare(&self) -> bool {
+        !is_dear(self.size.load(Ordering::Relaxed) as usize)
+    }
+
     /// Full sheaves that may wait in the barn: none while slabs stand empty.
     pub(super) fn barn_limit(&self) -> usize {
-        if self.lets_slabs_go() { 0 } else { SHELVED_SHEAVES.max(self.nr_shelved.load(Ordering::Relaxed) as usize) }
+        if self.lets_slabs_go() || !self.has_spare() {
+            0
+        } else {
+            SHELVED_SHEAVES.max(self.nr_shelved.load(Ordering::Relaxed) as usize)
+        }
     }
 
     /// Whether sheaves were emptied since slabs stood empty, and objects were not wanted again.
@@ -255,15 +265,15 @@ pub(super) fn most_shelved() -> usize {
 }
 
 const fn first(size: usize) -> u32 {
-    within(FIRST_BYTES / size, FIRST_OBJECTS)
+    if is_dear(size) { 1 } else { within(FIRST_BYTES / size, FIRST_OBJECTS) }
 }
 
 const fn largest(size: usize) -> u32 {
-    within(LARGEST_BYTES / size, LARGEST_OBJECTS)
+    if is_dear(size) { 1 } else { within(LARGEST_BYTES / size, LARGEST_OBJECTS) }
 }
 
 const fn smallest(size: usize) -> u32 {
-    within(FIRST_BYTES / size, SMALLEST_OBJECTS)
+    if is_dear(size) { 1 } else { within(FIRST_BYTES / size, SMALLEST_OBJECTS) }
 }
 
 const fn within(nr_objects: usize, (least, most): (usize, usize)) -> u32 {
