@@ -111,6 +111,7 @@ fn the_largest_excess_goes_first_and_low_is_left_alone() {
         cache.fill(nr_pages, 10 * KIB);
     }
     // The largest is protected for the most part: 15 pages above it at most.
+    server.drain();
     caches[1].memcg.set_low(caches[1].memcg.usage() - 150 * KIB).unwrap();
     let freed = server.reclaim(100 * KIB);
     assert!(freed >= 100 * KIB);
@@ -227,17 +228,17 @@ fn a_panic_goes_no_further_and_disables_the_shrinker() {
     let _alone = alone();
     let tenant = strict("panic");
     tenant.set_max(Some(100 * KIB)).unwrap();
+    let cache = Cache::new(&tenant);
+    let good = cache.register();
     let nr_calls = Arc::new(AtomicUsize::new(0));
     let calls = Arc::clone(&nr_calls);
+    // Of one group, the last that was registered is asked first.
     let bad = tenant.register_shrinker(move |_| {
         calls.fetch_add(1, Ordering::Relaxed);
         panic!("a shrinker's own fault");
     });
-    let cache = Cache::new(&tenant);
-    let good = cache.register();
     cache.fill(300, 10 * KIB);
     for _ in 0..3 {
-        // All are asked.
         let _freed = tenant.reclaim(MIB);
     }
     assert_eq!(cache.len(), 0);

@@ -35,8 +35,9 @@ pub(super) fn reclaim(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 
         return 0;
     }
     let before = node(top).counter.usage();
-    run_shrinkers(top, nr_wanted, context);
+    // What stocks and free objects keep is no excess over anybody's protection.
     charge::drain_subtree(top);
+    run_shrinkers(top, nr_wanted, context);
     // tidy: allow(saturating_sub): others may have charged meanwhile
     before.saturating_sub(node(top).counter.usage())
 }
@@ -53,11 +54,7 @@ pub(super) fn make_room(refusing: u32, nr_bytes: u64) -> bool {
     // tidy: allow(saturating_sub): there was no room a moment ago, and may be now
     let missing = (counter.usage() + nr_bytes).saturating_sub(max);
     let nr_wanted = missing.max(MIN_WANTED.min(max / LIMIT_SHARE));
-    let freed = run_shrinkers(refusing, nr_wanted, ReclaimContext::Allocation);
-    if freed > 0 {
-        charge::drain_subtree(refusing);
-    }
-    freed > 0
+    run_shrinkers(refusing, nr_wanted, ReclaimContext::Allocation) > 0
 }
 
 fn run_shrinkers(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 {
@@ -85,6 +82,10 @@ fn pass(top: u32, nr_wanted: u64, context: ReclaimContext, protection: fn(u32, u
         last = Some(rank);
         let wanted = nr_wanted - freed;
         let freed_now = visit.run(&ShrinkControl { nr_bytes: wanted.min(rank.0), context });
+        if freed_now > 0 {
+            // What it has freed is in stocks and sheaves: it must not look like an excess that is still there.
+            charge::drain_subtree(top);
+        }
         freed = freed.checked_add(freed_now).unwrap_or(nr_wanted);
         if freed >= nr_wanted {
             break;
