@@ -32,7 +32,7 @@ use crate::run::{Outcome, style};
 /// All that a run found.
 struct Findings {
     machine: Machine,
-    /// Peak memory of a program that needs none.
+    /// Peak memory of a program that needs none, the largest that was found: less than it no program can be said to need.
     floor_bytes: Option<u64>,
     nr_rounds: u32,
     figures: Figures,
@@ -112,6 +112,7 @@ fn measure(found: &Found, args: &ProgramsArgs, findings: &mut Findings) {
             answers.sort_by_key(|(idx, _)| *idx);
             judge(program, round, answers, findings);
         }
+        findings.floor_bytes = findings.floor_bytes.max(process::floor());
         let failures = &findings.failures[nr_failures..];
         bar.suspend(|| {
             for failure in failures {
