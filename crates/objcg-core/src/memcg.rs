@@ -253,7 +253,7 @@ impl Memcg {
     }
 
     /// Visits the tickets of the first `nr_wanted` children, newest first, and returns how many there are, which may be more.
-    /// `visit` runs under the lock of the tree.
+    /// `visit` runs under the lock of the tree: it must not allocate from the engine, nor make or end groups.
     pub fn child_tickets(&self, nr_wanted: usize, mut visit: impl FnMut(u64)) -> usize {
         tree::first_children(self.idx, nr_wanted, |idx| visit(Memcg::ticket_of(idx)))
     }

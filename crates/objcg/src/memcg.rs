@@ -208,7 +208,10 @@ impl Memcg {
     }
 
     /// As [`enter`](Memcg::enter), with a guard that holds the handle: it can be kept anywhere in the thread, and left out of
-    /// order.
+    /// order by [`leave_below`](EnteredOwned::leave_below).
+    ///
+    /// A guard that is just dropped before one that was made later has the later one's drop bring its group back: then the thread
+    /// charges to that group until it enters another, and once the group has ended to whoever gets its place.
     ///
     /// ```
     /// # #[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;
