@@ -49,7 +49,6 @@ impl Process {
         };
         // SAFETY: the closure makes one system call, and allocates nothing.
         let command = unsafe { command.pre_exec(die_with_parent) };
-        give_back_free_memory();
         let start = Instant::now();
         let child = command.process_group(0).stdin(Stdio::null()).spawn()?;
         let pid = child.id().cast_signed();
@@ -102,15 +101,6 @@ impl Drop for Process {
         if let Some(pid) = self.pid.take() {
             let _lost = reap(pid);
         }
-    }
-}
-
-/// What this process holds at the fork counts as the child's.
-fn give_back_free_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes no pointer, and moves nothing that is in use.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 
