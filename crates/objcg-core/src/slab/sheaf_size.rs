@@ -12,6 +12,7 @@
 //! | first size | 2 … 61 | 4 KiB |
 //! | largest | 4 … 509 | 64 KiB |
 //! | smallest, while slabs stand empty | 2 … 4 | 4 KiB |
+//! | of objects above 8 KiB ([`is_dear`]), always | 1 | 32 KiB |
 //!
 //! With header and lid, 61 and 509 objects make sheaves of 512 bytes and 4 KiB. All that grew share [`EXTRA_BYTES`]; when it is used up,
 //! all start again.
