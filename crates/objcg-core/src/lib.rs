@@ -53,7 +53,6 @@ pub mod options;
 mod os;
 #[cfg(not(loom))]
 mod page_alloc;
-#[cfg(not(loom))]
 pub mod percpu;
 mod report;
 #[cfg(not(loom))]
@@ -75,6 +74,10 @@ pub use size_class::SlabGeometry;
 mod cpu {
     #[path = "afar.rs"]
     pub(crate) mod afar;
+    #[path = "models.rs"]
+    mod models;
+
+    pub(crate) use models::{CpuId, nr_cpus};
 }
 
 /// As above.
@@ -105,3 +108,11 @@ mod slab {
     #[path = "obj_exts.rs"]
     pub(crate) mod obj_exts;
 }
+
+/// What stands for layers that have no models, below one that has.
+#[cfg(loom)]
+#[path = "hooks/models.rs"]
+mod hooks;
+#[cfg(loom)]
+#[path = "os/models.rs"]
+mod os;

@@ -12,7 +12,7 @@
 //! **Locking.** One lock guards maps, slots and the region, with nothing taken under it; charges are made and given back
 //! outside. Populating a page is the first write to it. Giving pages back takes their granules first, under the lock, then
 //! lets go of it for the system call: nobody can be allocated what is on its way back, and nobody who has an allocation is
-//! in a page that is. So nothing here is lock-free, and nothing needs a model.
+//! in a page that is. Nothing here is lock-free; `models` has what goes on in the middle, while no lock is held.
 //!
 //! **Hysteresis.** Pages without an allocation stay populated up to a bound: in each unit 4 and 1/16 of those that are
 //! populated. Past it they go back until half the bound is left.
@@ -21,31 +21,36 @@
 
 mod bits;
 mod chunk;
+#[cfg(not(loom))]
 mod counter;
 mod region;
 mod slots;
 mod state;
+#[cfg(not(loom))]
 mod words;
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use core::fmt;
 use core::ptr::NonNull;
 
 use crate::cpu::{CpuId, nr_cpus};
-use crate::hooks::{self, OWNER_BYTES};
-use crate::memcg::Refused;
+use crate::hooks::{self, OWNER_BYTES, Refused};
 use crate::os::PAGE_SIZE;
 use crate::report::die;
 use crate::sync::{Guard, Lock, Ordering};
 use state::State;
 
+#[cfg(not(loom))]
 pub use counter::PerCpuCounter;
+#[cfg(not(loom))]
 pub use words::{Sum, Words};
 
 /// log2 of [`UNIT_BYTES`]: from one CPU's unit to the next.
-const UNIT_SHIFT: u32 = 16;
+const UNIT_SHIFT: u32 = if cfg!(loom) { 5 } else { 16 };
 /// The largest allocation, in bytes on one CPU.
 pub const UNIT_BYTES: usize = 1 << UNIT_SHIFT;
 /// What sizes are rounded up to.
@@ -98,7 +103,12 @@ struct Percpu {
     state: Lock<State>,
 }
 
+#[cfg(not(loom))]
 static PERCPU: Percpu = Percpu::of_width(0);
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref PERCPU: Percpu = Percpu { width: 0, state: Lock::new(State::EMPTY) };
+}
 
 /// `nr_bytes` on every CPU at a multiple of `align`: zero, and charged to the current group. Returns the address in CPU 0's
 /// unit; [`of_cpu`] leads to the others.
@@ -162,11 +172,13 @@ pub(crate) fn for_each_owned(visit: impl FnMut(u32, u64)) {
 }
 
 /// Takes the lock for a `fork`.
+#[cfg(not(loom))]
 pub(crate) fn hold_for_fork() {
     PERCPU.state.hold_for_fork();
 }
 
 /// Gives back what [`hold_for_fork`] took.
+#[cfg(not(loom))]
 pub(crate) fn release_after_fork() {
     PERCPU.state.force_unlock();
 }
@@ -176,6 +188,7 @@ fn price(nr_granules: usize, nr_units: usize) -> usize {
 }
 
 impl Percpu {
+    #[cfg(not(loom))]
     const fn of_width(width: usize) -> Percpu {
         Percpu { width, state: Lock::new(State::EMPTY) }
     }

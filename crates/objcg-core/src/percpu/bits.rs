@@ -7,7 +7,7 @@ use core::ops::Range;
 use super::NR_GRANULES;
 
 const WORD_BITS: usize = u64::BITS as usize;
-const NR_WORDS: usize = NR_GRANULES / WORD_BITS;
+const NR_WORDS: usize = NR_GRANULES.div_ceil(WORD_BITS);
 
 pub(super) struct Bits([u64; NR_WORDS]);
 
@@ -93,7 +93,7 @@ fn for_each_word(range: Range<usize>, mut change: impl FnMut(usize, u64)) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::{Bits, NR_GRANULES, NR_WORDS};
 

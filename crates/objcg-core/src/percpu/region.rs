@@ -18,14 +18,19 @@ use core::ptr::NonNull;
 use super::chunk::Chunk;
 use super::{BLOCK_GRANULES, GRANULE_BYTES, NR_BLOCKS, NR_GRANULES, UNIT_BYTES, UNIT_SHIFT};
 use crate::os::{self, PAGE_SIZE};
-use crate::sync::AtomicU32;
+
+#[cfg(loom)]
+pub(super) use crate::os::Word as OwnerWord;
+/// The word that names a granule's owner. Used under the lock of per-CPU memory only.
+#[cfg(not(loom))]
+pub(super) use crate::sync::AtomicU32 as OwnerWord;
 
 /// Chunks of a region at most: 256 MiB for each CPU.
 pub(super) const MAX_CHUNKS: usize = 4096;
 /// Of a limited address space at most this share is reserved.
 const LIMIT_SHARE: usize = 16;
 
-const _: () = assert!(GRANULE_BYTES == size_of::<AtomicU32>());
+const _: () = assert!(GRANULE_BYTES == size_of::<OwnerWord>());
 const _: () = assert!(BLOCK_GRANULES * GRANULE_BYTES == PAGE_SIZE && NR_BLOCKS * PAGE_SIZE == UNIT_BYTES);
 
 pub(super) const METADATA_BYTES: usize = size_of::<Chunk>().next_multiple_of(PAGE_SIZE);
@@ -105,8 +110,8 @@ impl Region {
     }
 
     /// The owner words of a committed chunk, one a granule.
-    pub(super) fn owners(&self, chunk: u32) -> &'static [AtomicU32; NR_GRANULES] {
-        let words = self.at(chunk, self.nr_units * UNIT_BYTES).cast::<[AtomicU32; NR_GRANULES]>();
+    pub(super) fn owners(&self, chunk: u32) -> &'static [OwnerWord; NR_GRANULES] {
+        let words = self.at(chunk, self.nr_units * UNIT_BYTES).cast::<[OwnerWord; NR_GRANULES]>();
         // SAFETY: aligned, and inside a committed chunk, which stays committed; only used as atomics, and given back only
         // while nothing has an owner there.
         unsafe { words.as_ref() }
@@ -172,9 +177,11 @@ pub(super) unsafe fn zero(first: NonNull<u8>, nr_bytes: usize, nr_units: usize) 
     const PIECE_WORDS: usize = 16;
     for unit in 0..nr_units {
         // SAFETY: the allocation has the same place in every unit.
-        let words = unsafe { first.byte_add(unit << UNIT_SHIFT) }.cast::<u32>().as_ptr();
+        let words = unsafe { first.byte_add(unit << UNIT_SHIFT) }.cast::<u32>();
+        #[cfg(loom)]
+        os::note_write(words.cast(), nr_bytes);
         // SAFETY: the caller's alone, aligned to the granule, and made of whole granules.
-        let words = unsafe { core::slice::from_raw_parts_mut(words, nr_bytes / GRANULE_BYTES) };
+        let words = unsafe { core::slice::from_raw_parts_mut(words.as_ptr(), nr_bytes / GRANULE_BYTES) };
         for piece in words.chunks_mut(PIECE_WORDS) {
             if piece.iter().fold(0, |bits, word| bits | *word) != 0 {
                 piece.fill(0);

@@ -5,14 +5,14 @@
 use core::ptr::NonNull;
 
 use super::chunk::{Change, IdleBlocks};
-use super::region::{self, MAX_CHUNKS, METADATA_BYTES, Place, Region};
+use super::region::{self, MAX_CHUNKS, METADATA_BYTES, OwnerWord, Place, Region};
 use super::slots::Slots;
 use super::{GRANULE_BYTES, PercpuStat, Stranger};
 use crate::os::PAGE_SIZE;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::Ordering;
 
 /// Idle blocks that are kept at least, and beyond that a share of those in use.
-const IDLE_BASE: usize = 4;
+const IDLE_BASE: usize = if cfg!(loom) { 3 } else { 4 };
 const IDLE_SHARE: usize = 16;
 
 pub(super) struct State {
@@ -190,7 +190,7 @@ impl State {
     }
 
     /// Visits what has an owner in the chunk `at`, or the next one that is made; returns where to go on.
-    pub(super) fn for_each_owned(&mut self, at: u32, mut visit: impl FnMut(&AtomicU32, usize)) -> Option<u32> {
+    pub(super) fn for_each_owned(&mut self, at: u32, mut visit: impl FnMut(&OwnerWord, usize)) -> Option<u32> {
         let region = self.region.as_mut()?;
         let idx = made_chunks(&self.made).find(|idx| *idx >= at)?;
         let owners = region.owners(idx);
