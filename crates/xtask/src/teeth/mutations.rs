@@ -33,6 +33,13 @@ const STOCK: &str = "memcg/stock.rs";
 const VESSEL: &str = "memcg/objcg.rs";
 const EXTS: &str = "slab/obj_exts.rs";
 const INSTALLED: &str = "slab::obj_exts::models::loom_owner_vector_is_installed_once";
+const PERCPU: &str = "percpu.rs";
+const PERCPU_CHUNK: &str = "percpu/chunk.rs";
+const PERCPU_STATE: &str = "percpu/state.rs";
+const PAGES: &str = "percpu::models::loom_percpu_pages_go_back_while_others_allocate";
+const TRIMS: &str = "percpu::models::loom_percpu_two_trims_at_once";
+const FREES: &str = "percpu::models::loom_percpu_two_frees_past_the_bound";
+const VISITED: &str = "percpu::models::loom_percpu_owners_are_visited_while_pages_go_back";
 const USERS: &str = "memcg/models.rs";
 const FOUND: &str = "memcg::models::loom_i4_a_found_group_is_alive";
 const REDEEMED: &str = "memcg::models::loom_i4_a_redeemed_ticket_keeps_its_group";
@@ -385,5 +392,101 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         to: "sleepers: word & CALLS != 0",
         model: "memcg::signal::models::loom_who_misses_the_change_is_woken",
         breaks: "the changer looks at the wrong bit",
+    },
+    Mutation {
+        file: PERCPU,
+        from: "            let is_released = idle.release();\n            \
+               let nr_bytes = idle.nr_pages() * PAGE_SIZE * self.nr_units();\n            \
+               self.lock().put_idle(idle, is_released);\n",
+        to: "            let nr_bytes = idle.nr_pages() * PAGE_SIZE * self.nr_units();\n            \
+             let late = unsafe { core::ptr::read(&raw const idle) };\n            \
+             self.lock().put_idle(idle, true);\n            \
+             let is_released = late.release();\n",
+        model: PAGES,
+        breaks: "pages go back when their blocks were put back already",
+    },
+    Mutation {
+        file: PERCPU,
+        from: "        taken.zero(nr_units);\n",
+        to: "",
+        model: PAGES,
+        breaks: "old bytes are handed out",
+    },
+    Mutation {
+        file: PERCPU_CHUNK,
+        from: "block.used_to = block.used_to.max(end);",
+        to: "block.used_to = end;",
+        model: PAGES,
+        breaks: "a short allocation forgets how far its block was handed out before",
+    },
+    Mutation {
+        file: PERCPU_CHUNK,
+        from: "        self.take(granules_of(&blocks));\n",
+        to: "",
+        model: TRIMS,
+        breaks: "blocks are not taken while their pages go back",
+    },
+    Mutation {
+        file: PERCPU_CHUNK,
+        from: "        self.starts.set(first * BLOCK_GRANULES);\n",
+        to: "",
+        model: TRIMS,
+        breaks: "an allocation goes on in the held blocks behind it",
+    },
+    Mutation {
+        file: LOCK,
+        from: "            self.lock_slow();\n        }\n        Guard {",
+        to: "        }\n        Guard {",
+        model: TRIMS,
+        breaks: "two change the maps at once",
+    },
+    Mutation {
+        file: PERCPU_STATE,
+        from: "        self.nr_idle -= blocks.len();\n",
+        to: "",
+        model: FREES,
+        breaks: "held blocks count as idle",
+    },
+    Mutation {
+        file: PERCPU,
+        from: "let has_surplus = state.nr_idle() > bound;",
+        to: "let has_surplus = state.nr_idle() > 2 * bound;",
+        model: FREES,
+        breaks: "idle pages past the bound stay",
+    },
+    Mutation {
+        file: PERCPU_CHUNK,
+        from: " && self.blocks.iter().all(|block| block.used_to == 0)",
+        to: "",
+        model: "percpu::models::loom_percpu_a_chunk_is_unmade_against_an_allocation",
+        breaks: "a chunk that has idle pages is unmade",
+    },
+    Mutation {
+        file: PERCPU_STATE,
+        from: "let is_bare = chunk.is_bare();",
+        to: "let is_bare = true;",
+        model: "percpu::models::loom_percpu_a_whole_unit_is_allocated_while_pages_go_back",
+        breaks: "a chunk is unmade while something is allocated in it",
+    },
+    Mutation {
+        file: PERCPU_CHUNK,
+        from: "        self.blocks[blocks.clone()].iter_mut().for_each(|block| block.is_held = true);\n",
+        to: "",
+        model: VISITED,
+        breaks: "held blocks look like an allocation",
+    },
+    Mutation {
+        file: PERCPU_CHUNK,
+        from: "has_owners && !self.blocks[*block].is_held",
+        to: "has_owners",
+        model: VISITED,
+        breaks: "a visit goes into held blocks",
+    },
+    Mutation {
+        file: PERCPU,
+        from: "self.lock().put_idle(idle, is_released);",
+        to: "self.lock().put_idle(idle, true);",
+        model: "percpu::models::loom_percpu_a_page_that_is_refused_keeps_its_bytes",
+        breaks: "pages that the system refused are taken for zero",
     },
 ];
