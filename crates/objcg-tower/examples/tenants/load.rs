@@ -1,173 +1,175 @@
-//! The load: good requests at a steady rate, on a thread of their own, with rounds in which the bad tenants do what they do.
+//! The load: good requests at a steady rate, in rounds of each kind in turn: with nobody bad, and with some of the bad tenants.
 //!
-//! A good request has a time at which it is due; its latency counts from then, so a server that stands still is not asked less.
+//! Each client is a thread that blocks, so that what it takes of the CPUs is little, and the same in every round. A good request has
+//! a time at which it is due, whatever became of those before. It counts from when it is sent; where its connection waits for
+//! an answer at that time, from when it was due: a server that stands still is not asked less, and what a client's own
+//! thread oversleeps is not the server's.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::time::Duration;
-
-use axum::body::Body;
-use axum::http::Request;
-use http_body_util::BodyExt;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant, sleep, sleep_until};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::AnyError;
+use crate::client::{Client, Epoch};
 
 /// Connections of good clients, and how often each asks.
 const NR_CONNECTIONS: u32 = 8;
-const INTERVAL: Duration = Duration::from_millis(8);
+const INTERVAL: Duration = Duration::from_millis(4);
 /// Values that a good tenant asks for: about half of them fit its cache.
 const NR_KEYS: u64 = 256;
-/// Between two rounds, for what was asked to be answered.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Between the start of a round's clients and the first request, and after the last one.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Between two requests of a bad tenant.
 const RETRY: Duration = Duration::from_millis(1);
 
 /// What the bad tenants do, in the order of their numbers; the good ones come after them.
 pub(crate) const BAD: [&str; 3] = ["leak", "huge", "spawn"];
 
+/// A kind of round: which of the bad tenants do what they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) bad: &'static [usize],
+}
+
+pub(crate) const NONE: Kind = Kind { name: "none", bad: &[] };
+pub(crate) const LEAK: Kind = Kind { name: "leak", bad: &[0] };
+pub(crate) const ALL: Kind = Kind { name: "all", bad: &[0, 1, 2] };
+/// What `--bad` can say.
+pub(crate) const KINDS: [Kind; 4] = [LEAK, Kind { name: "huge", bad: &[1] }, Kind { name: "spawn", bad: &[2] }, ALL];
+
 pub(crate) struct Plan {
     pub(crate) nr_tenants: usize,
-    /// Pairs of a quiet and a noisy round.
-    pub(crate) nr_pairs: usize,
+    /// Kinds of rounds; the first is what the others are compared with.
+    pub(crate) kinds: Vec<Kind>,
+    /// Turns of one round of each kind.
+    pub(crate) nr_turns: usize,
     pub(crate) round: Duration,
 }
 
-/// How many answers there were of each status; 0 for none at all.
+/// How many answers there were of each status.
 pub(crate) type Answers = BTreeMap<u16, u64>;
 
 /// A good request that was answered.
 pub(crate) struct Answer {
     pub(crate) tenant: usize,
     pub(crate) status: u16,
-    pub(crate) latency: Duration,
+    /// Until the server had made the answer.
+    pub(crate) served: Duration,
+    /// Until the client had read it.
+    pub(crate) read: Duration,
 }
 
-/// The answers of a round without the bad tenants, and of one with them.
-pub(crate) struct Pair {
-    pub(crate) quiet: Vec<Answer>,
-    pub(crate) noisy: Vec<Answer>,
-}
+/// What the good tenants were answered in each round of a kind, turn by turn.
+pub(crate) type Rounds = Vec<Vec<Answer>>;
 
 pub(crate) struct Outcome {
-    pub(crate) pairs: Vec<Pair>,
+    /// Of each kind of the plan.
+    pub(crate) rounds: Vec<Rounds>,
     /// Of each bad tenant.
-    pub(crate) bad: Vec<Answers>,
+    pub(crate) bad: [Answers; BAD.len()],
 }
 
-/// What the clients share; they are on one thread.
-struct Clients {
+struct Load<'a> {
+    plan: &'a Plan,
     address: SocketAddr,
-    nr_tenants: usize,
-    /// Whether the bad tenants do what they do.
-    is_noisy: Cell<bool>,
-    is_over: Cell<bool>,
-    nr_asked: Cell<u64>,
+    epoch: Epoch,
+    nr_asked: AtomicU64,
+    /// Whether the bad clients of the round are to end.
+    is_over: AtomicBool,
 }
 
-/// Runs the whole plan, and tells `progress` of each pair of rounds. Blocks.
-pub(crate) fn run(plan: &Plan, address: SocketAddr, progress: impl FnMut(usize)) -> Result<Outcome, AnyError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, play(plan, address, progress))
-}
-
-async fn play(plan: &Plan, address: SocketAddr, mut progress: impl FnMut(usize)) -> Result<Outcome, AnyError> {
-    let clients = Rc::new(Clients {
-        address,
-        nr_tenants: plan.nr_tenants,
-        is_noisy: Cell::new(false),
-        is_over: Cell::new(false),
-        nr_asked: Cell::new(0),
-    });
+/// Runs the whole plan, and tells `progress` of each round. Blocks.
+pub(crate) fn run(
+    plan: &Plan,
+    address: SocketAddr,
+    epoch: Epoch,
+    mut progress: impl FnMut(usize),
+) -> Result<Outcome, AnyError> {
+    let load = Load { plan, address, epoch, nr_asked: AtomicU64::new(0), is_over: AtomicBool::new(false) };
+    let mut outcome = Outcome { rounds: plan.kinds.iter().map(|_| Rounds::new()).collect(), bad: Default::default() };
     // Fills the caches.
-    good_round(&clients, plan.round).await?;
-    let bad = BAD.iter().enumerate().map(|(number, _)| spawn_local(bad_client(Rc::clone(&clients), number)));
-    let bad = bad.collect::<Vec<_>>();
-    let mut pairs = Vec::new();
-    for number in 0..plan.nr_pairs {
+    load.round(NONE, &mut outcome.bad)?;
+    let nr_kinds = plan.kinds.len();
+    for number in 0..plan.nr_turns * nr_kinds {
         progress(number);
-        let quiet = good_round(&clients, plan.round).await?;
-        clients.is_noisy.set(true);
-        let noisy = good_round(&clients, plan.round).await?;
-        clients.is_noisy.set(false);
-        sleep(PAUSE).await;
-        pairs.push(Pair { quiet, noisy });
-    }
-    clients.is_over.set(true);
-    let mut outcome = Outcome { pairs, bad: Vec::new() };
-    for client in bad {
-        outcome.bad.push(client.await??);
+        // Each turn begins with another kind: what a round leaves behind meets all of them.
+        let kind = (number + number / nr_kinds) % nr_kinds;
+        let answers = load.round(plan.kinds[kind], &mut outcome.bad)?;
+        outcome.rounds[kind].push(answers);
     }
     Ok(outcome)
 }
 
-async fn good_round(clients: &Rc<Clients>, round: Duration) -> Result<Vec<Answer>, AnyError> {
-    let start = Instant::now();
-    let connections = (0..NR_CONNECTIONS).map(|number| {
-        let first = start + INTERVAL * number / NR_CONNECTIONS;
-        spawn_local(good_client(Rc::clone(clients), first, start + round))
-    });
-    let connections = connections.collect::<Vec<_>>();
-    let mut answers = Vec::new();
-    for connection in connections {
-        answers.extend(connection.await??);
+impl Load<'_> {
+    fn round(&self, kind: Kind, bad: &mut [Answers; BAD.len()]) -> Result<Vec<Answer>, AnyError> {
+        self.is_over.store(false, Ordering::Relaxed);
+        let start = Instant::now() + PAUSE;
+        thread::scope(|scope| {
+            let good = (0..NR_CONNECTIONS).map(|number| {
+                let first = start + INTERVAL * number / NR_CONNECTIONS;
+                scope.spawn(move || self.good_client(first, start + self.plan.round))
+            });
+            let good = good.collect::<Vec<_>>();
+            let others = kind.bad.iter().map(|number| (*number, scope.spawn(|| self.bad_client(*number, start))));
+            let others = others.collect::<Vec<_>>();
+            let answers = good.into_iter().map(|client| client.join().map_err(|_| "a client panicked")?);
+            let answers = answers.collect::<Result<Vec<_>, AnyError>>();
+            // Whatever happened: they would go on.
+            self.is_over.store(true, Ordering::Relaxed);
+            for (number, client) in others {
+                for (status, nr_answers) in client.join().map_err(|_| "a client panicked")?? {
+                    *bad[number].entry(status).or_default() += nr_answers;
+                }
+            }
+            sleep_until(Instant::now() + PAUSE);
+            Ok(answers?.into_iter().flatten().collect())
+        })
     }
-    Ok(answers)
-}
 
-/// Asks for values of one good tenant after the other, on one connection.
-async fn good_client(clients: Rc<Clients>, first: Instant, end: Instant) -> Result<Vec<Answer>, AnyError> {
-    let mut connection = connect(clients.address).await?;
-    let mut answers = Vec::new();
-    let mut due = first;
-    while due < end {
-        sleep_until(due).await;
-        let number = clients.nr_asked.replace(clients.nr_asked.get() + 1);
-        let nr_good = (clients.nr_tenants - BAD.len()) as u64;
-        let tenant = BAD.len() + (number % nr_good) as usize;
-        // Scattered over the keys, in the same order each time.
-        let key = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & (NR_KEYS - 1);
-        let status = ask(&mut connection, &format!("/{tenant}/read/{key}")).await?;
-        answers.push(Answer { tenant, status, latency: due.elapsed() });
-        due += INTERVAL;
-    }
-    Ok(answers)
-}
-
-/// Does the same over and over while it is noisy.
-async fn bad_client(clients: Rc<Clients>, number: usize) -> Result<Answers, AnyError> {
-    let mut connection = connect(clients.address).await?;
-    let mut answers = Answers::new();
-    while !clients.is_over.get() {
-        if clients.is_noisy.get() {
-            let status = ask(&mut connection, &format!("/{number}/{}", BAD[number])).await?;
-            *answers.entry(status).or_default() += 1;
+    /// Asks for values of one good tenant after the other, on one connection.
+    fn good_client(&self, first: Instant, end: Instant) -> Result<Vec<Answer>, AnyError> {
+        let mut client = Client::connect(self.address, self.epoch)?;
+        let mut answers = Vec::with_capacity(self.plan.round.as_micros().div_ceil(INTERVAL.as_micros()) as usize);
+        let mut due = first;
+        while due < end {
+            let number = self.nr_asked.fetch_add(1, Ordering::Relaxed);
+            let nr_good = (self.plan.nr_tenants - BAD.len()) as u64;
+            let tenant = BAD.len() + (number % nr_good) as usize;
+            // Scattered over the keys, in the same order each time.
+            let key = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & (NR_KEYS - 1);
+            let path = format!("/{tenant}/read/{key}");
+            let start = sleep_until(due);
+            let response = client.ask(&path)?;
+            let served = response.answered_at.saturating_duration_since(start);
+            answers.push(Answer { tenant, status: response.status, served, read: start.elapsed() });
+            due += INTERVAL;
         }
-        sleep(RETRY).await;
+        Ok(answers)
     }
-    Ok(answers)
+
+    /// Does the same over and over until the round is over.
+    fn bad_client(&self, number: usize, start: Instant) -> Result<Answers, AnyError> {
+        let mut client = Client::connect(self.address, self.epoch)?;
+        let mut answers = Answers::new();
+        sleep_until(start);
+        while !self.is_over.load(Ordering::Relaxed) {
+            let response = client.ask(&format!("/{number}/{}", BAD[number]))?;
+            *answers.entry(response.status).or_default() += 1;
+            sleep_until(Instant::now() + RETRY);
+        }
+        Ok(answers)
+    }
 }
 
-async fn connect(address: SocketAddr) -> Result<SendRequest<Body>, AnyError> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    spawn_local(connection);
-    Ok(sender)
-}
-
-/// The status of the answer, which is read to its end.
-async fn ask(connection: &mut SendRequest<Body>, path: &str) -> Result<u16, AnyError> {
-    connection.ready().await?;
-    let request = Request::get(path).header("host", "localhost").body(Body::empty())?;
-    let response = connection.send_request(request).await?;
-    let status = response.status().as_u16();
-    response.into_body().collect().await?;
-    Ok(status)
+/// Returns when it woke up; `due` at once if that has passed.
+fn sleep_until(due: Instant) -> Instant {
+    let mut woken_at = due;
+    while let Some(left) = due.checked_duration_since(Instant::now()) {
+        thread::park_timeout(left);
+        woken_at = Instant::now();
+    }
+    woken_at
 }

@@ -1,20 +1,22 @@
 //! A hundred tenants in one server, three of them bad: `cargo run --release --example tenants`.
 //!
 //! An axum server on the loopback interface. Each tenant has a group with limits and a cache that can be shrunk. One tenant leaks,
-//! one asks for 10 GB, one spawns tasks without end; the others read. Rounds with and without the bad ones alternate, so that the
-//! good tenants' latencies can be compared. At the end the tenants are dropped, and nothing is charged to them any more.
+//! one asks for 10 GB, one spawns tasks without end; the others read. Rounds in which nobody is bad, in which one tenant leaks, and in
+//! which all three are bad alternate, so that the good tenants' latencies can be compared. At the end the tenants are dropped,
+//! and nothing is charged to them any more.
 
+mod client;
+mod latency;
 mod load;
 mod report;
 mod server;
 mod tenant;
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
-use load::Plan;
+use client::Epoch;
+use load::{ALL, KINDS, Kind, LEAK, NONE, Plan};
 use objcg::Objcg;
 use report::{Report, resident_bytes};
 use server::{Server, Tenants};
@@ -27,38 +29,38 @@ pub(crate) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 const HELP: &str =
     "A hundred tenants in one server: one leaks, one asks for 10 GB, one spawns without end, the others read.
 
-Usage: tenants [--json] [--help]
+Usage: tenants [--bad KIND]... [--json] [--help]
 
-  --json  prints the figures of all tenants as one JSON object
-  --help  prints this";
+  --bad KIND  compares rounds in which this tenant is bad with rounds in which nobody is: leak, huge, spawn,
+              or all for all three; unless it is said, `--bad leak --bad all`
+  --json      prints the figures of all tenants and rounds as one JSON object
+  --help      prints this";
 
-const FULL: Plan = Plan { nr_tenants: 100, nr_pairs: 12, round: Duration::from_millis(500) };
+const NR_TENANTS: usize = 100;
+const NR_TURNS: usize = 12;
+const ROUND: Duration = Duration::from_millis(800);
 
 /// The longest that a bad tenant is held back at a time.
 const MAX_DELAY: Duration = Duration::from_millis(20);
-/// Between two looks at resident memory.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    let mut is_json = false;
-    for argument in std::env::args().skip(1) {
-        match argument.as_str() {
-            "--json" => is_json = true,
-            "--help" | "-h" => {
-                println!("{HELP}");
-                return ExitCode::SUCCESS;
-            }
-            other => {
-                eprintln!("unknown argument {other:?}\n\n{HELP}");
-                return ExitCode::from(2);
-            }
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("{why}\n\n{HELP}");
+            return ExitCode::from(2);
         }
+    };
+    if options.wants_help {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
     }
-    let progress = |number: usize| eprint!("\rpair of rounds {:>2} of {}", number + 1, FULL.nr_pairs);
-    match run(&FULL, progress) {
+    let plan = Plan { nr_tenants: NR_TENANTS, kinds: options.kinds, nr_turns: NR_TURNS, round: ROUND };
+    let nr_rounds = plan.nr_turns * plan.kinds.len();
+    match run(&plan, |number| eprint!("\rround {:>2} of {nr_rounds}", number + 1)) {
         Ok(report) => {
             eprintln!();
-            if is_json {
+            if options.is_json {
                 println!("{:#}", report.json());
             } else {
                 report.print();
@@ -72,55 +74,115 @@ fn main() -> ExitCode {
     }
 }
 
+struct Options {
+    /// Of rounds; the first is the one in which nobody is bad.
+    kinds: Vec<Kind>,
+    is_json: bool,
+    wants_help: bool,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+        let mut options = Options { kinds: vec![NONE], is_json: false, wants_help: false };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--bad" => {
+                    let name = arguments.next().ok_or("--bad needs a kind")?;
+                    let kind = KINDS.into_iter().find(|kind| kind.name == name);
+                    let kind = kind.ok_or_else(|| format!("nobody is bad in the way of {name:?}"))?;
+                    if !options.kinds.contains(&kind) {
+                        options.kinds.push(kind);
+                    }
+                }
+                "--json" => options.is_json = true,
+                "--help" | "-h" => options.wants_help = true,
+                other => return Err(format!("unknown argument {other:?}")),
+            }
+        }
+        if options.kinds == [NONE] {
+            options.kinds.extend([LEAK, ALL]);
+        }
+        Ok(options)
+    }
+}
+
 fn run(plan: &Plan, progress: impl FnMut(usize)) -> Result<Report, AnyError> {
     objcg::set_max_throttle_delay(MAX_DELAY);
-    let before = resident_bytes()?;
+    let before = resident_bytes("VmRSS:")?;
+    let epoch = Epoch::now();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let server = runtime.block_on(Server::start(Tenants::new(plan.nr_tenants)?))?;
-    let is_over = AtomicBool::new(false);
-    let (outcome, rss) = thread::scope(|scope| {
-        let watcher = scope.spawn(|| most_resident(&is_over));
-        let outcome = load::run(plan, server.address, progress);
-        is_over.store(true, Ordering::Relaxed);
-        (outcome, watcher.join().map_err(|_| "the watcher of memory panicked"))
-    });
+    let server = runtime.block_on(Server::start(Tenants::new(plan.nr_tenants)?, epoch))?;
+    let outcome = load::run(plan, server.address, epoch, progress);
+    let rss = resident_bytes("VmHWM:")?;
     let tenants = runtime.block_on(server.stop())?;
     // What the runtime keeps for later is charged to whom it grew for.
     drop(runtime);
-    Ok(Report::new(&outcome?, tenants, before, rss??))
-}
-
-fn most_resident(is_over: &AtomicBool) -> Result<u64, AnyError> {
-    let mut most = 0;
-    while !is_over.load(Ordering::Relaxed) {
-        most = most.max(resident_bytes()?);
-        thread::park_timeout(LOOK_EVERY);
-    }
-    Ok(most)
+    Ok(Report::new(plan, outcome?, tenants, before, rss))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
     use std::time::Duration;
 
-    use super::{Plan, Report, run};
+    use super::load::{ALL, Kind, LEAK, NONE};
+    use super::{Options, Plan, Report, run};
 
-    /// Short rounds: enough for every bad tenant to be refused.
-    const SHORT: Plan = Plan { nr_tenants: 100, nr_pairs: 2, round: Duration::from_millis(400) };
+    /// The server's group has one name, and the memory that is resident is that of all that runs.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+    /// Short rounds, until one ends the way that is waited for: where the machine is slow a bad tenant may be held back until the
+    /// round is over.
+    fn short_runs(kinds: &[Kind], is_wanted: impl Fn(&Report) -> bool) -> Report {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = Plan { nr_tenants: 100, kinds: kinds.to_vec(), nr_turns: 2, round: Duration::from_millis(400) };
+        let mut runs = (0..10).map(|_| run(&plan, |_| {}).expect("the server and its clients run"));
+        runs.find(is_wanted).expect("the tenants that leak and spawn are ended")
+    }
+
+    fn is_ended(report: &Report, bad: usize) -> bool {
+        report.bad()[bad].answers.contains_key(&507)
+    }
+
+    fn nobody_else_fails(report: &Report) {
+        assert!(report.kinds.iter().all(|kind| kind.nr_requests > 0));
+        let nr_failed = report.kinds.iter().map(|kind| kind.nr_failed).sum::<u64>();
+        assert_eq!(nr_failed, 0, "of the good requests");
+        assert_eq!(report.left(), 0, "bytes are left in the groups");
+    }
 
     #[test]
     fn bad_tenants_get_their_errors_and_nobody_else_does() {
-        // Where the machine is slow a bad tenant may be held back until the round is over: then it has another.
-        let mut rounds = (0..10).map(|_| run(&SHORT, |_| {}).expect("the server and its clients run"));
-        let is_ended = |report: &Report| [0, 2].iter().all(|bad| report.bad()[*bad].answers.contains_key(&507));
-        let report = rounds.find(is_ended).expect("the tenants that leak and spawn are ended");
+        let report = short_runs(&[NONE, ALL], |report| is_ended(report, 0) && is_ended(report, 2));
         let [leak, huge, spawn] = report.bad() else { panic!("three bad tenants") };
         assert!(leak.events.oom_kill > 0);
         assert_eq!(huge.answers.keys().collect::<Vec<_>>(), [&413], "it asks for too much, and that is all");
         assert_eq!(huge.events.oom_kill, 0);
         assert!(spawn.events.oom_kill > 0);
-        assert!(report.nr_requests > 0);
-        assert_eq!(report.nr_failed, 0, "of {} good requests", report.nr_requests);
-        assert_eq!(report.left(), 0, "bytes are left in the groups");
+        nobody_else_fails(&report);
+    }
+
+    #[test]
+    fn one_tenant_that_leaks_gets_its_errors_and_nobody_else_does() {
+        let report = short_runs(&[NONE, LEAK], |report| is_ended(report, 0));
+        let [leak, huge, spawn] = report.bad() else { panic!("three bad tenants") };
+        assert!(leak.events.oom_kill > 0);
+        assert!(huge.answers.is_empty() && spawn.answers.is_empty(), "they are not asked");
+        let allowed = report.limits + report.limits / 10;
+        assert!(report.rss < allowed, "{} bytes are resident, {allowed} allowed", report.rss);
+        nobody_else_fails(&report);
+    }
+
+    #[test]
+    fn kinds_of_rounds_are_those_that_are_asked_for_once_each() {
+        let kinds_of = |arguments: &[&str]| {
+            let options = Options::parse(arguments.iter().map(|argument| (*argument).to_owned()));
+            options.map(|options| options.kinds.iter().map(|kind| kind.name).collect::<Vec<_>>())
+        };
+        assert_eq!(kinds_of(&[]).unwrap(), ["none", "leak", "all"]);
+        assert_eq!(kinds_of(&["--bad", "spawn", "--json", "--bad", "spawn"]).unwrap(), ["none", "spawn"]);
+        assert!(kinds_of(&["--bad", "none"]).is_err());
+        assert!(kinds_of(&["--bad"]).is_err());
+        assert!(kinds_of(&["leak"]).is_err());
     }
 }

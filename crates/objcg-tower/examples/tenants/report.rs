@@ -5,27 +5,39 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::AnyError;
-use crate::load::{Answer, Answers, BAD, Outcome};
+use crate::latency::{Latencies, Ratio, Turns};
+use crate::load::{Answer, Answers, BAD, Outcome, Plan, Rounds};
 use crate::server::Tenants;
 use crate::tenant::MAX;
 
 /// Rows of good tenants in the table; JSON has all.
 const NR_GOOD_ROWS: usize = 5;
+/// The p99 with somebody bad, in parts of that without, that is not to be passed.
+const TO_REACH: f64 = 1.3;
 
 pub(crate) struct Report {
     tenants: Vec<TenantRow>,
-    quiet: Latencies,
-    noisy: Latencies,
-    /// The median over the pairs of p99 with the bad tenants / p99 without.
-    ratio: f64,
-    pub(crate) nr_failed: u64,
-    pub(crate) nr_requests: u64,
-    rss: u64,
-    /// Without what the process had before the first tenant.
-    grown: u64,
-    limits: u64,
+    /// Of rounds; the first is the one in which nobody is bad.
+    pub(crate) kinds: Vec<KindColumn>,
+    pub(crate) rss: u64,
+    /// What the process had before the first tenant.
+    before: u64,
+    pub(crate) limits: u64,
     /// Of kills with tasks: from the end of the last task until its memory was back.
     returns: Vec<Duration>,
+}
+
+/// The good tenants' answers in the rounds of one kind.
+pub(crate) struct KindColumn {
+    name: &'static str,
+    pub(crate) nr_requests: u64,
+    pub(crate) nr_failed: u64,
+    served: Latencies,
+    read: Latencies,
+    /// Against the rounds in which nobody is bad; they have none.
+    ratio: Option<Ratio>,
+    /// Of each round.
+    p99s: Vec<Duration>,
 }
 
 pub(crate) struct TenantRow {
@@ -41,25 +53,10 @@ pub(crate) struct TenantRow {
     pub(crate) left: u64,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Latencies {
-    p50: Duration,
-    p99: Duration,
-}
-
-impl Latencies {
-    fn of<'a>(answers: impl Iterator<Item = &'a Answer>) -> Latencies {
-        let mut sorted = answers.map(|answer| answer.latency).collect::<Vec<_>>();
-        sorted.sort_unstable();
-        let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or_default();
-        Latencies { p50: at(50), p99: at(99) }
-    }
-}
-
 impl Report {
     /// Takes the tenants apart: each is dropped, and then what is left of it is read.
-    pub(crate) fn new(outcome: &Outcome, tenants: Tenants, before: u64, rss: u64) -> Report {
-        let good = || outcome.pairs.iter().flat_map(|pair| pair.quiet.iter().chain(&pair.noisy));
+    pub(crate) fn new(plan: &Plan, outcome: Outcome, tenants: Tenants, before: u64, rss: u64) -> Report {
+        let good = || outcome.rounds.iter().flatten().flatten();
         let mut returns = tenants.returns.into_inner().expect("nobody panics with it");
         returns.sort_unstable();
         let limits = tenants.all.len() as u64 * MAX;
@@ -77,19 +74,16 @@ impl Report {
                 peak: memcg.peak(),
                 reclaimed,
                 events: memcg.events(),
-                latencies: (number >= BAD.len()).then(|| Latencies::of(own())),
+                latencies: (number >= BAD.len()).then(|| Latencies::of(own().map(|answer| answer.served))),
                 left: memcg.usage(),
             }
         });
+        let kinds = plan.kinds.iter().zip(&outcome.rounds);
         Report {
             tenants: rows.collect(),
-            quiet: Latencies::of(outcome.pairs.iter().flat_map(|pair| &pair.quiet)),
-            noisy: Latencies::of(outcome.pairs.iter().flat_map(|pair| &pair.noisy)),
-            ratio: median_ratio(outcome),
-            nr_failed: good().filter(|answer| answer.status != 200).count() as u64,
-            nr_requests: good().count() as u64,
+            kinds: kinds.map(|(kind, rounds)| KindColumn::new(kind.name, rounds, &outcome.rounds[0])).collect(),
             rss,
-            grown: rss.saturating_sub(before),
+            before,
             limits,
             returns,
         }
@@ -112,15 +106,23 @@ impl Report {
         bad.iter().chain(good.iter().take(NR_GOOD_ROWS)).for_each(TenantRow::print);
         println!("… and {} more that read, in `--json`", good.len().saturating_sub(NR_GOOD_ROWS));
         println!("\nrefused: {}", refusals(bad));
-        println!("\nthe {} good tenants        without the bad    with the bad", good.len());
-        println!("  p50                    {:>14}  {:>14}", micros(self.quiet.p50), micros(self.noisy.p50));
-        println!("  p99                    {:>14}  {:>14}", micros(self.quiet.p99), micros(self.noisy.p99));
-        println!("  p99 with / without     {:>14.2} (median of the pairs of rounds; to reach: 1.3)", self.ratio);
-        println!("  failed requests        {:>14} of {}", self.nr_failed, self.nr_requests);
+        println!();
+        self.print_row(&format!("the {} good tenants; bad are:", good.len()), |kind| kind.name.to_owned());
+        self.print_row("requests", |kind| kind.nr_requests.to_string());
+        self.print_row("failed requests", |kind| kind.nr_failed.to_string());
+        self.print_row("p50 of all rounds", |kind| micros(kind.served.p50));
+        self.print_row("p99 of all rounds", |kind| micros(kind.served.p99));
+        self.print_row("  / with nobody bad", |kind| {
+            kind.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.2}", ratio.value))
+        });
+        self.print_row(&format!("  95 % interval (wanted: ≤ {TO_REACH})"), |kind| {
+            kind.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.2} to {:.2}", ratio.low, ratio.high))
+        });
+        self.print_row("p99 until a client has read it", |kind| micros(kind.read.p99));
         println!(
-            "resident memory          {:>14} at most, {} of it before the first tenant",
+            "\nresident memory          {:>14} at most, {} of it before the first tenant",
             mib(self.rss),
-            mib(self.rss - self.grown)
+            mib(self.before)
         );
         println!("sum of limits            {:>14}", mib(self.limits));
         if let (Some(last), Some(middle)) = (self.returns.last(), self.returns.get(self.returns.len() / 2)) {
@@ -134,21 +136,48 @@ impl Report {
         println!("left in the groups       {:>14} bytes", self.left());
     }
 
+    fn print_row(&self, name: &str, cell: impl Fn(&KindColumn) -> String) {
+        let cells = self.kinds.iter().map(|kind| format!("{:>14}", cell(kind))).collect::<String>();
+        println!("{name:34}{cells}");
+    }
+
     pub(crate) fn json(&self) -> Value {
         json!({
             "tenants": self.tenants.iter().map(TenantRow::json).collect::<Vec<_>>(),
-            "good": {
-                "requests": self.nr_requests,
-                "failed": self.nr_failed,
-                "without_bad": self.quiet.json(),
-                "with_bad": self.noisy.json(),
-                "p99_ratio": self.ratio,
-            },
+            "good": self.kinds.iter().map(KindColumn::json).collect::<Vec<_>>(),
             "rss_bytes": self.rss,
-            "rss_grown_bytes": self.grown,
+            "rss_before_bytes": self.before,
             "limits_bytes": self.limits,
-            "memory_back_micros": self.returns.iter().map(Duration::as_micros).map(|micros| micros as u64).collect::<Vec<_>>(),
+            "memory_back_micros": all_micros(&self.returns),
             "left_bytes": self.left(),
+        })
+    }
+}
+
+impl KindColumn {
+    fn new(name: &'static str, rounds: &Rounds, without: &Rounds) -> KindColumn {
+        let answers = || rounds.iter().flatten();
+        let is_baseline = std::ptr::eq(rounds, without);
+        KindColumn {
+            name,
+            nr_requests: answers().count() as u64,
+            nr_failed: answers().filter(|answer| answer.status != 200).count() as u64,
+            served: Latencies::of(answers().map(|answer| answer.served)),
+            read: Latencies::of(answers().map(|answer| answer.read)),
+            ratio: if is_baseline { None } else { Ratio::of_p99s(&served(rounds), &served(without)) },
+            p99s: served(rounds).into_iter().map(|round| Latencies::of(round.into_iter()).p99).collect(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "bad": self.name,
+            "requests": self.nr_requests,
+            "failed": self.nr_failed,
+            "served": self.served.json(),
+            "read": self.read.json(),
+            "p99_ratio": self.ratio.map(|ratio| json!({ "value": ratio.value, "low": ratio.low, "high": ratio.high })),
+            "p99_micros_of_rounds": all_micros(&self.p99s),
         })
     }
 }
@@ -201,17 +230,18 @@ impl Latencies {
     }
 }
 
+fn served(rounds: &Rounds) -> Turns {
+    rounds.iter().map(|answers| answers.iter().map(|answer| answer.served).collect()).collect()
+}
+
+fn all_micros(times: &[Duration]) -> Vec<u64> {
+    times.iter().map(|time| time.as_micros() as u64).collect()
+}
+
 fn statuses<'a>(answers: impl Iterator<Item = &'a Answer>) -> Answers {
     let mut statuses = Answers::new();
     answers.for_each(|answer| *statuses.entry(answer.status).or_default() += 1);
     statuses
-}
-
-fn median_ratio(outcome: &Outcome) -> f64 {
-    let p99 = |answers: &[Answer]| Latencies::of(answers.iter()).p99.as_secs_f64();
-    let mut ratios = outcome.pairs.iter().map(|pair| p99(&pair.noisy) / p99(&pair.quiet)).collect::<Vec<_>>();
-    ratios.sort_unstable_by(f64::total_cmp);
-    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn refusals(bad: &[TenantRow]) -> String {
@@ -231,10 +261,10 @@ fn micros(time: Duration) -> String {
     format!("{} us", time.as_micros())
 }
 
-/// Resident bytes of this process.
-pub(crate) fn resident_bytes() -> Result<u64, AnyError> {
-    let text = std::fs::read_to_string("/proc/self/smaps_rollup")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).ok_or("no Rss in smaps_rollup")?;
+/// What the kernel has counted of this process's resident memory: `VmRSS:` is now, `VmHWM:` is the most that it was.
+pub(crate) fn resident_bytes(field: &str) -> Result<u64, AnyError> {
+    let text = std::fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).ok_or_else(|| format!("no {field} in status"))?;
     let kib = line.trim().trim_end_matches(" kB").trim().parse::<u64>()?;
     Ok(kib * 1024)
 }

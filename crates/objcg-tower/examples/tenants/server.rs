@@ -8,6 +8,8 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::get;
 use objcg::Memcg;
 use objcg_tower::MemcgLayer;
@@ -16,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::AnyError;
+use crate::client::{ANSWERED_AT, Epoch};
 use crate::tenant::Tenant;
 
 /// How long a request of a tenant over its `high` is held back before it is answered with 503.
@@ -67,12 +70,12 @@ impl Tenants {
 }
 
 impl Server {
-    pub(crate) async fn start(tenants: Tenants) -> std::io::Result<Server> {
+    pub(crate) async fn start(tenants: Tenants, epoch: Epoch) -> std::io::Result<Server> {
         let tenants = Arc::new(tenants);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
-        let serving = axum::serve(listener, router(Arc::clone(&tenants))).with_graceful_shutdown(async {
+        let serving = axum::serve(listener, router(Arc::clone(&tenants), epoch)).with_graceful_shutdown(async {
             // An error is the sender's end, which is the same.
             let _ = stopped.await;
         });
@@ -92,7 +95,7 @@ impl Server {
     }
 }
 
-fn router(tenants: Arc<Tenants>) -> Router {
+fn router(tenants: Arc<Tenants>, epoch: Epoch) -> Router {
     let choosing = Arc::clone(&tenants);
     let layer = MemcgLayer::new(move |request| choosing.group_of(request.uri.path())).patience(PATIENCE);
     Router::new()
@@ -101,6 +104,10 @@ fn router(tenants: Arc<Tenants>) -> Router {
         .route("/{tenant}/huge", get(huge))
         .route("/{tenant}/spawn", get(spawn))
         .layer(layer)
+        .layer(map_response(move |mut response: Response| async move {
+            response.headers_mut().insert(ANSWERED_AT, epoch.nanos().into());
+            response
+        }))
         .with_state(tenants)
 }
 
