@@ -2,7 +2,8 @@
 //!
 //! The engine cannot call wakers: they are the program's, may allocate and take locks, and changes happen inside allocations. It
 //! signals a futex instead, and one thread of this crate, started when the first future waits, calls the wakers. It serves
-//! delays as well, and gives back what stocks and sheaves keep of groups that are held back. It knows no runtime.
+//! delays as well, and gives back what stocks and sheaves keep of groups that are held back. It knows no runtime. Events call it only of
+//! groups with a future that waits for events: a tenant that meets its limits all the time costs the others no thread that runs.
 //!
 //! A future that waits has a place in the [`Waiters`] under a key, with what it waits for, so that it is woken for nothing else.
 //! While the group's version is the one of its last poll, nothing has changed, and polling it again costs a few loads; but for
@@ -22,8 +23,10 @@ use crate::memcg::root;
 use crate::unwind::quietly;
 use crate::{Events, Memcg, OomKilled};
 
-/// How often groups that are held back are drained.
-const DRAIN_EVERY: Duration = Duration::from_millis(5);
+/// After how long a group that is held back is drained; then each time that this has doubled, up to the longest. What was freed
+/// meanwhile is found after at most as long again as it was held back before, and a long hold costs little.
+const FIRST_DRAIN: Duration = Duration::from_millis(5);
+const DRAIN_EVERY: Duration = Duration::from_millis(160);
 /// Changes that wake nobody are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// The thread looks around this often even if nothing happens.
@@ -86,14 +89,24 @@ struct Group {
     /// When the engine was last asked to tell of a change.
     version: u32,
     waiters: HashMap<u64, Waiter>,
-    /// How many of them wait for usage to fall.
+    /// How many of them wait for usage to fall, and for events.
     nr_held_back: usize,
+    nr_for_events: usize,
+    /// While somebody is held back: when the group is drained next, and how long after the drain before.
+    drain_at: Instant,
+    drain_pause: Duration,
 }
 
 struct Waiter {
     wanted: Wanted,
     deadline: Option<Instant>,
     waker: Waker,
+}
+
+/// Who is to be woken, and whether a group has changed.
+struct Due {
+    woken: Vec<Removed>,
+    has_change: bool,
 }
 
 /// What was taken out of the books, to be dropped under no lock: wakers and handles may end something.
@@ -112,17 +125,9 @@ impl Waiters {
         if let Some(deadline) = waiter.deadline {
             self.deadlines.insert((deadline, key, memcg.id()));
         }
-        let is_held_back = waiter.wanted == Wanted::BelowHigh;
-        let group = self.groups.entry(memcg.id()).or_insert_with(|| Group {
-            memcg: memcg.0.clone(),
-            version: memcg.0.ask_for_change(),
-            waiters: HashMap::new(),
-            nr_held_back: 0,
-        });
         let is_early = waiter.deadline.is_some_and(|deadline| self.sleeps_until.is_none_or(|until| deadline < until));
-        let is_first_held_back = is_held_back && group.nr_held_back == 0;
-        group.nr_held_back += usize::from(is_held_back);
-        group.waiters.insert(key, waiter);
+        let group = self.groups.entry(memcg.id()).or_insert_with(|| Group::new(&memcg.0));
+        let is_first_held_back = group.add(key, waiter);
         if is_early || is_first_held_back {
             self.sleeps_until = None;
         }
@@ -134,6 +139,7 @@ impl Waiters {
         let group = self.groups.get_mut(&group_id)?;
         let waiter = group.waiters.remove(&key)?;
         group.nr_held_back -= usize::from(waiter.wanted == Wanted::BelowHigh);
+        group.nr_for_events -= usize::from(matches!(waiter.wanted, Wanted::Events(_)));
         let is_last = group.waiters.is_empty();
         if let Some(deadline) = waiter.deadline {
             self.deadlines.remove(&(deadline, key, group_id));
@@ -142,36 +148,87 @@ impl Waiters {
     }
 
     /// Takes out all who are to be woken now, and asks to be told of the next change of the other groups.
-    fn take_due(&mut self, now: Instant) -> Vec<Removed> {
+    fn take_due(&mut self, now: Instant) -> Due {
+        let mut has_change = false;
         let passed = self.deadlines.iter().take_while(|(deadline, ..)| *deadline <= now);
         let mut due: Vec<(u32, u64)> = passed.map(|(_, key, group)| (*group, *key)).collect();
         for (id, group) in &mut self.groups {
             // What is above a group that is held back tells of itself only.
-            if group.memcg.version() == group.version && group.nr_held_back == 0 {
+            let is_changed = group.memcg.version() != group.version;
+            if !is_changed && group.nr_held_back == 0 {
                 continue;
             }
+            has_change |= is_changed;
             // First asked, then looked at: what changes after the look is told.
-            group.version = group.memcg.ask_for_change();
+            group.version = group.ask();
             let seen = Seen::of(&group.memcg);
             let wanted = group.waiters.iter().filter(|(_, waiter)| seen.is_wanted(waiter.wanted));
             due.extend(wanted.map(|(key, _)| (*id, *key)));
         }
-        due.into_iter().filter_map(|(group, key)| self.remove(group, key)).collect()
+        let woken = due.into_iter().filter_map(|(group, key)| self.remove(group, key)).collect();
+        Due { woken, has_change }
     }
 
     fn has_change(&self) -> bool {
         self.groups.values().any(|group| group.memcg.version() != group.version)
     }
 
-    fn held_back(&self) -> Vec<engine::Memcg> {
-        self.groups.values().filter(|group| group.nr_held_back > 0).map(|group| group.memcg.clone()).collect()
+    /// The groups that are to be drained now.
+    fn take_drains(&mut self, now: Instant) -> Vec<engine::Memcg> {
+        let held_back = self.groups.values_mut().filter(|group| group.nr_held_back > 0);
+        held_back.filter_map(|group| group.take_drain(now)).collect()
     }
 
     /// When the thread has to wake by itself.
     fn next_wake(&self, now: Instant) -> Instant {
-        let is_draining = self.groups.values().any(|group| group.nr_held_back > 0);
-        let latest = now + if is_draining { DRAIN_EVERY } else { LONGEST_SLEEP };
-        self.deadlines.first().map_or(latest, |(deadline, ..)| latest.min(*deadline))
+        let drains = self.groups.values().filter(|group| group.nr_held_back > 0).map(|group| group.drain_at);
+        let deadlines = self.deadlines.first().map(|(deadline, ..)| *deadline);
+        drains.chain(deadlines).fold(now + LONGEST_SLEEP, Instant::min)
+    }
+}
+
+impl Group {
+    fn new(memcg: &engine::Memcg) -> Group {
+        Group {
+            memcg: memcg.clone(),
+            version: memcg.ask_for_state_change(),
+            waiters: HashMap::new(),
+            nr_held_back: 0,
+            nr_for_events: 0,
+            drain_at: Instant::now(),
+            drain_pause: FIRST_DRAIN,
+        }
+    }
+
+    /// True if it is the first one that is held back.
+    fn add(&mut self, key: u64, waiter: Waiter) -> bool {
+        if matches!(waiter.wanted, Wanted::Events(_)) {
+            // The version stays the one of the last look: an event since then was not told, and is looked at.
+            let _ = self.memcg.ask_for_change();
+            self.nr_for_events += 1;
+        }
+        let is_first_held_back = waiter.wanted == Wanted::BelowHigh && self.nr_held_back == 0;
+        if is_first_held_back {
+            self.drain_pause = FIRST_DRAIN;
+            self.drain_at = Instant::now() + FIRST_DRAIN;
+        }
+        self.nr_held_back += usize::from(waiter.wanted == Wanted::BelowHigh);
+        self.waiters.insert(key, waiter);
+        is_first_held_back
+    }
+
+    /// Asks to be told of what its waiters wait for.
+    fn ask(&self) -> u32 {
+        if self.nr_for_events > 0 { self.memcg.ask_for_change() } else { self.memcg.ask_for_state_change() }
+    }
+
+    fn take_drain(&mut self, now: Instant) -> Option<engine::Memcg> {
+        if now < self.drain_at {
+            return None;
+        }
+        self.drain_pause = (self.drain_pause * 2).min(DRAIN_EVERY);
+        self.drain_at = now + self.drain_pause;
+        Some(self.memcg.clone())
     }
 }
 
@@ -181,23 +238,24 @@ fn serve() {
     let _in_root = root().enter();
     loop {
         let now = Instant::now();
-        let (woken, held_back, until) = {
+        let (Due { woken, has_change }, drains, until) = {
             let mut waiters = lock();
             let waiters = waiters.get_or_insert_default();
-            let woken = waiters.take_due(now);
+            let due = waiters.take_due(now);
+            let drains = waiters.take_drains(now);
             let until = waiters.next_wake(now);
             waiters.sleeps_until = Some(until);
-            (woken, waiters.held_back(), until)
+            (due, drains, until)
         };
-        if woken.is_empty() {
+        if has_change && woken.is_empty() {
             thread::sleep(LOOK_EVERY.min(until.saturating_duration_since(Instant::now())));
         }
         for (waiter, _group) in woken {
             quietly(|| waiter.waker.wake());
         }
         // Bytes that were freed may wait in stocks and sheaves; if usage falls to `high` by this, that is a change.
-        held_back.iter().for_each(engine::Memcg::drain);
-        drop(held_back);
+        drains.iter().for_each(engine::Memcg::drain);
+        drop(drains);
         engine::wait_for_changes(until.saturating_duration_since(Instant::now()), || {
             lock().as_ref().is_some_and(|waiters| waiters.sleeps_until.is_none() || waiters.has_change())
         });
@@ -355,7 +413,8 @@ impl Memcg {
     }
 
     /// Waits until the group is marked to end, itself or with an ancestor's subtree: the error. `Ok` if it is deleted unmarked.
-    /// Polling it again while nothing about the group has changed costs a few loads. Works with any runtime.
+    /// Polling it again while nothing about the group has changed costs a few loads; events of the group, as often as it may meet its
+    /// limits, wake nobody. Works with any runtime.
     pub fn killed(&self) -> Killed {
         Killed(Wait::new(self, Wanted::Mark, None))
     }

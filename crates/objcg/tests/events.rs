@@ -244,6 +244,27 @@ fn futures_end_with_what_they_wait_for() {
 }
 
 #[test]
+fn who_waits_for_a_mark_is_told_after_events_and_who_waits_for_events_beside_it_of_each() {
+    let _alone = alone();
+    let tenant = strict("both");
+    tenant.set_max(Some(10 * KIB)).unwrap();
+    thread::scope(|scope| {
+        let killed = scope.spawn(|| block_on(tenant.killed()));
+        for _ in 0..20 {
+            let before = tenant.events();
+            let changed = tenant.events_changed(before);
+            let told = scope.spawn(move || block_on(changed));
+            assert!(tenant.scope(|| try_vec(20 * KIB)).is_none());
+            assert!(told.join().unwrap() != before);
+        }
+        // The last one left: nobody waits for this one.
+        assert!(tenant.scope(|| try_vec(20 * KIB)).is_none());
+        tenant.kill().unwrap();
+        assert_eq!(killed.join().unwrap().unwrap_err().group(), tenant.id());
+    });
+}
+
+#[test]
 fn a_future_that_is_dropped_is_not_woken() {
     let _alone = alone();
     let tenant = group("dropped");

@@ -10,7 +10,7 @@
 use super::charge::ancestors;
 use super::event_fd;
 use super::node::{EventCounts, node};
-use super::signal::Signal;
+use super::signal::{Signal, Waiting};
 use super::tree;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -66,22 +66,26 @@ pub(super) fn count(group: u32, event: Event) {
     for at in ancestors(group) {
         // Relaxed: the announcement orders it.
         node(at).events.all.of(event).fetch_add(1, Ordering::Relaxed);
-        announce(at);
+        let signal = &node(at).signal;
+        // A mark is more than an event.
+        tell(at, if matches!(event, Event::OomKill) { signal.change() } else { signal.change_by_event() });
     }
 }
 
 /// Tells those who wait for a group that something has changed; the change was made before.
 #[cold]
 pub(super) fn announce(group: u32) {
-    let changed = node(group);
-    let waiting = changed.signal.change();
+    tell(group, node(group).signal.change());
+}
+
+fn tell(group: u32, waiting: Waiting) {
     if waiting.sleepers {
-        changed.signal.wake();
+        node(group).signal.wake();
     }
     if waiting.caller && CHANGES.change().sleepers {
         CHANGES.wake();
     }
-    if changed.first_event_fd.load(Ordering::Relaxed) != 0 {
+    if node(group).first_event_fd.load(Ordering::Relaxed) != 0 {
         event_fd::raise(group);
     }
 }

@@ -35,7 +35,6 @@ pub(super) fn reclaim(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 
         return 0;
     }
     let before = node(top).counter.usage();
-    // What stocks and free objects keep is no excess over anybody's protection.
     charge::drain_subtree(top);
     run_shrinkers(top, nr_wanted, context);
     // tidy: allow(saturating_sub): others may have charged meanwhile
@@ -57,7 +56,9 @@ pub(super) fn make_room(refusing: u32, nr_bytes: u64) -> bool {
     run_shrinkers(refusing, nr_wanted, ReclaimContext::Allocation) > 0
 }
 
-fn run_shrinkers(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 {
+/// Has shrinkers run; returns how much they say that they freed. The group was drained: what stocks and free objects keep is no
+/// excess over anybody's protection.
+pub(super) fn run_shrinkers(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 {
     if shrinker::all().is_empty() || nr_wanted == 0 {
         return 0;
     }

@@ -2,20 +2,23 @@
 //!
 //! | bits | meaning |
 //! |---|---|
-//! | 31–2 | version: how often something changed |
-//! | 1 | somebody is to be called by the next change, through [`Changes`] |
+//! | 31–3 | version: how often something changed |
+//! | 2 | somebody is to be called by the next change that is more than an event, through [`Changes`] |
+//! | 1 | somebody is to be called by the next change of any kind |
 //! | 0 | a thread sleeps, or is about to |
 //!
 //! Whoever waits sets a bit, then looks at what it waits for, then sleeps while the word is as the setting left it. Whoever changes
 //! something does so first, then raises the version and clears the bits in one exchange. One of the two comes first in the order
 //! of the word's changes: either the waiter sees the change, or the changer sees the bit. So no wake is lost, and a change for
-//! which nobody waits makes no system call.
+//! which nobody waits makes no system call. An event leaves bit 2 as it is: a group that meets its limit over and over calls nobody
+//! who waits for its end.
 
 use crate::sync::{AtomicU32, Ordering};
 
 const SLEEPS: u32 = 1;
 const CALLS: u32 = 2;
-const VERSION: u32 = 4;
+const STATE_CALLS: u32 = 4;
+const VERSION: u32 = 8;
 
 #[repr(transparent)]
 #[cfg_attr(loom, derive(Default))]
@@ -49,6 +52,12 @@ impl Signal {
         self.0.fetch_or(CALLS, Ordering::Acquire) / VERSION
     }
 
+    /// The same, for a call at the next change that is more than an event.
+    pub(crate) fn ask_for_state_call(&self) -> u32 {
+        // Acquire as in `prepare_to_sleep`.
+        self.0.fetch_or(STATE_CALLS, Ordering::Acquire) / VERSION
+    }
+
     /// How often something changed.
     #[inline]
     pub(crate) fn version(&self) -> u32 {
@@ -57,12 +66,21 @@ impl Signal {
 
     /// Notes a change that was made before; returns who has to be told.
     pub(crate) fn change(&self) -> Waiting {
+        self.change_for(CALLS | STATE_CALLS)
+    }
+
+    /// The same, of a change that is an event and no more.
+    pub(crate) fn change_by_event(&self) -> Waiting {
+        self.change_for(CALLS)
+    }
+
+    fn change_for(&self, callers: u32) -> Waiting {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
-            let next = word.wrapping_add(VERSION) & !(SLEEPS | CALLS);
+            let next = word.wrapping_add(VERSION) & !(SLEEPS | callers);
             // Release pairs with the Acquire of who waits.
             match self.0.compare_exchange_weak(word, next, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return Waiting { sleepers: word & SLEEPS != 0, caller: word & CALLS != 0 },
+                Ok(_) => return Waiting { sleepers: word & SLEEPS != 0, caller: word & callers != 0 },
                 Err(seen) => word = seen,
             }
         }
@@ -134,6 +152,26 @@ mod models {
             group.count_event();
             group.count_event();
             waiter.join().unwrap();
+        });
+    }
+
+    /// A mark, with an event before it, against one who asks to be called by more than an event: it sees the mark or is called.
+    #[test]
+    fn loom_an_event_does_not_take_the_call_of_a_mark() {
+        loom::model(|| {
+            let group = Arc::new(Group::default());
+            let other = Arc::clone(&group);
+            let changer = loom::thread::spawn(move || {
+                other.nr_events.store(1, Ordering::Relaxed);
+                assert!(!other.signal.change_by_event().caller, "nobody asked for events");
+                other.nr_events.store(2, Ordering::Relaxed);
+                other.signal.change().caller
+            });
+            group.signal.ask_for_state_call();
+            let saw_the_mark = group.nr_events.load(Ordering::Relaxed) == 2;
+            let is_called = changer.join().unwrap();
+            assert!(saw_the_mark || is_called, "neither seen nor told");
+            assert_eq!(group.signal.version(), 2);
         });
     }
 

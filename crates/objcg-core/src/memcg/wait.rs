@@ -107,6 +107,13 @@ impl Memcg {
         node(self.idx).signal.ask_for_call()
     }
 
+    /// The same, of the next change that is more than an event: usage that falls to `high`, another `high`, a mark, its end. A group
+    /// that is over its limits all the time tells nothing then.
+    #[must_use]
+    pub fn ask_for_state_change(&self) -> u32 {
+        node(self.idx).signal.ask_for_state_call()
+    }
+
     /// How often the group has changed.
     #[must_use]
     pub fn version(&self) -> u32 {
@@ -139,7 +146,10 @@ fn over_after_reclaim(group: u32) -> Option<Over> {
     most_over(group)?;
     charge::drain_subtree(group);
     let over = most_over(group)?;
-    reclaim::reclaim(over.group, over.excess, ReclaimContext::Throttle);
+    if over.group != group {
+        charge::drain_subtree(over.group);
+    }
+    reclaim::run_shrinkers(over.group, over.excess, ReclaimContext::Throttle);
     most_over(group)
 }
 

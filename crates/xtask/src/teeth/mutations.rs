@@ -489,4 +489,11 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         model: "percpu::models::loom_percpu_a_page_that_is_refused_keeps_its_bytes",
         breaks: "pages that the system refused are taken for zero",
     },
+    Mutation {
+        file: "memcg/signal.rs",
+        from: "!(SLEEPS | callers)",
+        to: "!(SLEEPS | CALLS | STATE_CALLS)",
+        model: "memcg::signal::models::loom_an_event_does_not_take_the_call_of_a_mark",
+        breaks: "an event takes the call of whoever waits for more",
+    },
 ];
