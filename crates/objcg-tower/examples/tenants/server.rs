@@ -1,4 +1,4 @@
-//! The server: axum, a layer that puts each request into its tenant's group, and a task that lets killed tenants live on.
+//! The server: axum, a layer that puts each request into its tenant's group, and a task a tenant that lets it live on after a kill.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,8 @@ use crate::tenant::Tenant;
 const PATIENCE: Duration = Duration::from_millis(250);
 
 pub(crate) struct Tenants {
-    pub(crate) group: Memcg,
+    /// The parent of all.
+    _group: Memcg,
     pub(crate) all: Vec<Tenant>,
     /// How long after the end of the last task of a killed tenant its memory was back.
     pub(crate) returns: Mutex<Vec<Duration>>,
@@ -36,14 +37,14 @@ pub(crate) struct Server {
     pub(crate) tenants: Arc<Tenants>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<std::io::Result<()>>,
-    recovering: JoinHandle<()>,
+    recovering: Vec<JoinHandle<()>>,
 }
 
 impl Tenants {
     pub(crate) fn new(nr_tenants: usize) -> Result<Tenants, AnyError> {
         let group = Memcg::root().create("server")?;
         let all = (0..nr_tenants).map(|number| Tenant::new(&group, &format!("tenant-{number}")));
-        Ok(Tenants { all: all.collect::<Result<_, _>>()?, group, returns: Mutex::default() })
+        Ok(Tenants { all: all.collect::<Result<_, _>>()?, _group: group, returns: Mutex::default() })
     }
 
     fn of_number(&self, number: usize) -> Result<&Tenant, StatusCode> {
@@ -56,15 +57,12 @@ impl Tenants {
         Some(self.all.get(number)?.memcg.clone())
     }
 
-    /// Waits for kills, for ever, and lets the killed live on once their memory is back.
-    async fn recover_killed(self: Arc<Self>) {
-        let mut seen = self.group.events();
-        loop {
-            for tenant in self.all.iter().filter(|tenant| tenant.memcg.is_oom_killed()) {
-                let returned = tenant.recover().await;
-                self.returns.lock().expect("nobody panics with it").extend(returned);
-            }
-            seen = self.group.events_changed(seen).await;
+    /// Waits for kills of a tenant, until it is deleted, and lets it live on once its memory is back.
+    async fn recover_killed(self: Arc<Self>, number: usize) {
+        let tenant = &self.all[number];
+        while tenant.memcg.killed().await.is_err() {
+            let returned = tenant.recover().await;
+            self.returns.lock().expect("nobody panics with it").extend(returned);
         }
     }
 }
@@ -79,15 +77,18 @@ impl Server {
             // An error is the sender's end, which is the same.
             let _ = stopped.await;
         });
-        let recovering = tokio::spawn(Arc::clone(&tenants).recover_killed());
+        let numbers = 0..tenants.all.len();
+        let recovering = numbers.map(|number| tokio::spawn(Arc::clone(&tenants).recover_killed(number))).collect();
         Ok(Server { address, tenants, stop, serving: tokio::spawn(serving.into_future()), recovering })
     }
 
     /// Ends the server; gives the tenants back, which nobody else has any more.
     pub(crate) async fn stop(self) -> Result<Tenants, AnyError> {
-        self.recovering.abort();
-        // Aborted.
-        let _ = self.recovering.await;
+        for task in self.recovering {
+            task.abort();
+            // Aborted.
+            let _ = task.await;
+        }
         // The server may have ended before.
         let _ = self.stop.send(());
         self.serving.await??;
