@@ -37,7 +37,7 @@ impl Ratio {
     /// `None` without turns that have latencies.
     pub(crate) fn of_p99s(of: &Turns, against: &Turns) -> Option<Ratio> {
         let ratio_of = |(of, against): (&Vec<Duration>, &Vec<Duration>)| {
-            let p99 = |round: &Vec<Duration>| percentile(&mut round.clone(), 99).as_secs_f64();
+            let p99 = |round: &Vec<Duration>| percentile(&mut round.clone(), 99).as_nanos() as f64;
             (p99(against) > 0.0).then(|| p99(of) / p99(against))
         };
         let mut ratios = of.iter().zip(against).filter_map(ratio_of).collect::<Vec<_>>();
