@@ -1,8 +1,9 @@
 //! Size classes: one const table, both directions, and the slab that each class is cut from.
 //!
 //! Up to 128 bytes the classes are 8 or 16 bytes apart, above it eight to a doubling, so that an object wastes at most
-//! 1/9 of its slot; the largest class is 32 KiB. A class that is a power of two is naturally aligned. Many objects are a power of
-//! two with a header: just above each there is a ninth class, of which fifteen fill the space of sixteen powers of two.
+//! 1/9 of its slot, and above 512 bytes four: at most 1/5, and less on the whole, since each class has some objects at hand on every
+//! CPU. The largest class is 32 KiB. A class that is a power of two is naturally aligned. Many objects are a power of two with a
+//! header: just above each there is another class, of which fifteen fill the space of sixteen powers of two.
 
 use crate::os::PAGE_SIZE;
 
@@ -12,16 +13,16 @@ pub(crate) const SMALLEST: usize = FINE_SIZES[0] as usize;
 const FINE_SIZES: [u32; NR_FINE] = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128];
 const FINE_MAX: usize = 128;
 const FINE_MAX_SHIFT: u32 = 7;
-/// log2 of the classes to a doubling.
+/// log2 of the steps to a doubling, and for objects of more than [`COARSE`] bytes.
 const STEPS_SHIFT: u32 = 3;
-const NR_STEPS: usize = 1 << STEPS_SHIFT;
+const COARSE_STEPS_SHIFT: u32 = 2;
+const COARSE: usize = 512;
 const NR_DOUBLINGS: usize = 8;
 
-/// The steps, and the class for a power of two with a header.
-const NR_CLASSES_OF_DOUBLING: usize = NR_STEPS + 1;
-
+/// The first class of each doubling: that of a power of two with a header; the steps follow.
+const FIRST_CLASS: [u8; NR_DOUBLINGS + 1] = first_classes();
 /// The number of classes.
-pub(crate) const NR_CLASSES: usize = NR_FINE + NR_DOUBLINGS * NR_CLASSES_OF_DOUBLING;
+pub(crate) const NR_CLASSES: usize = FIRST_CLASS[NR_DOUBLINGS] as usize;
 /// Bytes of the largest class; anything larger is a run of pages.
 pub(crate) const MAX_SIZE: usize = FINE_MAX << NR_DOUBLINGS;
 
@@ -58,10 +59,11 @@ impl SizeClass {
         let last = nr_bytes - 1;
         let log2 = last.ilog2();
         let doubling = (log2 - FINE_MAX_SHIFT) as usize;
-        let step = (last >> (log2 - STEPS_SHIFT)) & (NR_STEPS - 1);
+        let steps_shift = steps_shift(nr_bytes);
+        let step = (last >> (log2 - steps_shift)) as u8 & ((1 << steps_shift) - 1);
         // Only in the first step may the object be one with a header.
-        let above_header = (nr_bytes > WITH_HEADER[doubling] as usize) as usize;
-        Some(SizeClass((NR_FINE + doubling * NR_CLASSES_OF_DOUBLING + step + above_header) as u8))
+        let above_header = (nr_bytes > WITH_HEADER[doubling] as usize) as u8;
+        Some(SizeClass(FIRST_CLASS[doubling] + step + above_header))
     }
 
     /// The smallest class that holds `nr_bytes` and whose objects all lie at multiples of `align`, a power of two.
@@ -166,21 +168,39 @@ impl SlabGeometry {
     }
 }
 
+const fn steps_shift(nr_bytes: usize) -> u32 {
+    if nr_bytes > COARSE { COARSE_STEPS_SHIFT } else { STEPS_SHIFT }
+}
+
+const fn first_classes() -> [u8; NR_DOUBLINGS + 1] {
+    let mut first = [NR_FINE as u8; NR_DOUBLINGS + 1];
+    let mut doubling = 0;
+    while doubling < NR_DOUBLINGS {
+        let nr_steps = 1 << steps_shift((FINE_MAX << doubling) + 1);
+        first[doubling + 1] = first[doubling] + 1 + nr_steps;
+        doubling += 1;
+    }
+    first
+}
+
 const fn sizes() -> [u32; NR_CLASSES] {
     let mut sizes = [0; NR_CLASSES];
     let mut index = 0;
-    while index < NR_CLASSES {
-        sizes[index] = if index < NR_FINE {
-            FINE_SIZES[index]
-        } else {
-            let doubling = (index - NR_FINE) / NR_CLASSES_OF_DOUBLING;
-            let base = (FINE_MAX as u32) << doubling;
-            match (index - NR_FINE) % NR_CLASSES_OF_DOUBLING {
-                0 => WITH_HEADER[doubling],
-                step => base + (base >> STEPS_SHIFT) * step as u32,
-            }
-        };
+    while index < NR_FINE {
+        sizes[index] = FINE_SIZES[index];
         index += 1;
+    }
+    let mut doubling = 0;
+    while doubling < NR_DOUBLINGS {
+        let base = FINE_MAX << doubling;
+        let first = FIRST_CLASS[doubling] as usize;
+        sizes[first] = WITH_HEADER[doubling];
+        index = first + 1;
+        while index < FIRST_CLASS[doubling + 1] as usize {
+            sizes[index] = (base + (base >> steps_shift(base + 1)) * (index - first)) as u32;
+            index += 1;
+        }
+        doubling += 1;
     }
     sizes
 }
@@ -214,7 +234,7 @@ const fn fine_classes() -> [u8; FINE_MAX / 8 + 1] {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_SIZE, NR_CLASSES, SizeClass, SlabGeometry, is_dear};
+    use super::{COARSE, MAX_SIZE, NR_CLASSES, SizeClass, SlabGeometry, is_dear};
 
     #[test]
     fn every_size_gets_the_smallest_class_that_holds_it() {
@@ -230,10 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn waste_above_128_bytes_is_at_most_an_eighth() {
+    fn waste_above_128_bytes_is_at_most_a_ninth_and_above_512_a_fifth() {
         for nr_bytes in 129..=MAX_SIZE {
             let size = SizeClass::of_size(nr_bytes).unwrap().size();
-            assert!((size - nr_bytes) * 8 <= size, "{nr_bytes} in {size}");
+            let share = if nr_bytes > COARSE { 5 } else { 9 };
+            assert!((size - nr_bytes) * share <= size, "{nr_bytes} in {size}");
         }
     }
 

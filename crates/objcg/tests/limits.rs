@@ -140,7 +140,7 @@ fn i8_a_refused_allocation_leaves_no_trace_at_any_level() {
         }
         assert_eq!(figures(&levels), before, "level {limited}");
         assert!(levels[limited].events().oom >= oom + 5, "the level that refused has counted it");
-        assert!(leaf.scope(|| try_vec(1900)).is_some(), "what fits still fits");
+        assert!(leaf.scope(|| try_vec(1790)).is_some(), "what fits still fits");
         levels[limited].set_max(None).unwrap();
         drop(held);
     }
