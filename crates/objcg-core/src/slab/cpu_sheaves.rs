@@ -119,7 +119,7 @@ impl Cache {
 
     /// An object that could not be handed out is free again.
     fn take_back(&'static self, object: FreeObject) {
-        if self.sheaf_size.capacity() > 0 {
+        if self.sheaf_size.has_sheaves() {
             self.put_back(object);
         } else {
             self.put_one(object);
@@ -213,7 +213,7 @@ impl Cache {
     /// This cache's slot of a CPU; `None` without sheaves or without memory for the slots.
     fn slot(&self, cpu: CpuId) -> Option<&'static CpuSheaves> {
         // A cache of the table may have slots of the one that had the number before, and no sheaves itself.
-        if self.sheaf_size.capacity() == 0 {
+        if !self.sheaf_size.has_sheaves() {
             return None;
         }
         // Acquire pairs with the Release in `make_slots`.
@@ -412,7 +412,6 @@ impl Pair {
 
     fn alloc_slow(&mut self, cache: &Cache) -> Option<FreeObject> {
         if self.spare.as_ref().is_some_and(|spare| !spare.is_empty()) {
-            cache.sheaf_size.note_swap();
             mem::swap(&mut self.main, &mut self.spare);
             return self.main.as_mut().and_then(Sheaf::pop);
         }
@@ -447,7 +446,6 @@ impl Pair {
 
     fn free_slow(&mut self, cache: &Cache, object: FreeObject) {
         if self.spare.as_ref().is_some_and(|spare| spare.room() > 0) {
-            cache.sheaf_size.note_swap();
             mem::swap(&mut self.main, &mut self.spare);
         } else {
             self.make_room(cache);

@@ -2,10 +2,9 @@
 //!
 //! A sheaf that is too small sends a loop to the slabs and back again; one that is too large keeps objects from others, and each
 //! of those may be the last of its slab. So a cache starts small and its sheaves double when objects go to the slabs in one
-//! direction soon after they came in the other: then a larger sheaf would have kept them. They double as well when main sheaf and
-//! spare change places all the time, as they do in a cache of few large objects, or when sheaves are traded with the barn all the
-//! time, as they are when one CPU allocates and another frees. They become smallest when the cache's slabs stand nearly empty,
-//! since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`].
+//! direction soon after they came in the other: then a larger sheaf would have kept them. They double as well when sheaves are
+//! traded with the barn all the time, as they are when one CPU allocates and another frees. They become smallest when the cache's
+//! slabs stand nearly empty, since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`].
 //!
 //! | | objects | bytes |
 //! |---|---|---|
@@ -14,8 +13,9 @@
 //! | smallest, while slabs stand empty | 2 … 4 | 4 KiB |
 //! | of objects above 8 KiB ([`is_dear`]), always | 1 | 32 KiB |
 //!
-//! With header and lid, 61 and 509 objects make sheaves of 512 bytes and 4 KiB. All that grew share [`EXTRA_BYTES`]; when it is used up,
-//! all start again.
+//! With header and lid, 61 and 509 objects make sheaves of 512 bytes and 4 KiB. All that grew share [`EXTRA_BYTES`] and a part of the
+//! memory in use. When that is used up all lose half of what they have learnt: sizes, places in the barn, and how readily sheaves are
+//! emptied. So what was learnt once and is not needed any more is forgotten, and those that need it have it back at once.
 
 use super::barn::MAX_FULL;
 use crate::page_alloc;
@@ -28,8 +28,9 @@ const LARGEST_BYTES: usize = 64 << 10;
 const LARGEST_OBJECTS: (usize, usize) = (4, 509);
 const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
-/// Bytes by which all sheaf sizes together may exceed the first ones.
-const EXTRA_BYTES: usize = 1 << 19;
+/// Bytes by which all sheaf sizes together may exceed the first ones: this, and a share of the pages in use.
+const EXTRA_BYTES: usize = 32 << 10;
+const EXTRA_SHARE: usize = 12;
 /// A barn may store so many sheaves at first, and as it grows so many objects.
 const SHELVED_SHEAVES: usize = 16;
 const SHELVED_OBJECTS: usize = 4096;
@@ -41,18 +42,16 @@ const SHELVED_SHARE: usize = 8;
 const EMPTY_SHARE: (u32, u32) = (4, 256);
 /// Slabs that a cache had before count for one place in this many.
 const PEAK_SHARE: u64 = 4;
-/// A cache whose sheaves change places so often has larger ones.
-const SWAPS_TO_GROW: u32 = 256;
-/// A trade with the barn is as bad as so many swaps.
-const SWAPS_OF_TRADE: u32 = 8;
+/// A cache whose sheaves are traded with the barn so often has larger ones.
+const TRADES_TO_GROW: u32 = 32;
 /// Fewer bytes of slabs are not worth a look.
 const MIN_SLAB_BYTES: u64 = 32 << 10;
 
 /// Bytes of objects in all barns.
 static SHELVED: AtomicUsize = AtomicUsize::new(0);
-/// Bytes by which sheaf sizes exceed the first ones, and how often they were all reset.
+/// Bytes by which sheaf sizes exceed the first ones, at most, and how often they were all halved.
 static EXTRA: AtomicUsize = AtomicUsize::new(0);
-static RESETS: AtomicU32 = AtomicU32::new(0);
+static HALVINGS: AtomicU32 = AtomicU32::new(0);
 
 /// Which way objects last went between sheaves and slabs.
 const NEITHER: u32 = 0;
@@ -65,8 +64,8 @@ pub(super) struct SheafSize {
     /// Bytes of an object.
     size: AtomicU32,
     last_move: AtomicU32,
-    /// The reset that this size has seen.
-    reset: AtomicU32,
+    /// The halving that this size has seen.
+    halving: AtomicU32,
     /// Slabs are looked at again when no more objects than this are taken.
     look_at: AtomicU64,
     /// See [`EMPTY_SHARE`].
@@ -75,8 +74,8 @@ pub(super) struct SheafSize {
     before: AtomicU32,
     /// The most places since then.
     peak: AtomicU64,
-    /// Times that a sheaf changed places with the spare.
-    nr_swaps: AtomicU32,
+    /// Trades with the barn.
+    nr_trades: AtomicU32,
     /// Full sheaves that may wait in the barn, at least [`SHELVED_SHEAVES`].
     nr_shelved: AtomicU32,
 }
@@ -87,12 +86,12 @@ impl SheafSize {
         capacity: AtomicU32::new(0),
         size: AtomicU32::new(0),
         last_move: AtomicU32::new(NEITHER),
-        reset: AtomicU32::new(0),
+        halving: AtomicU32::new(0),
         look_at: AtomicU64::new(u64::MAX),
         empty_share: AtomicU32::new(EMPTY_SHARE.0),
         before: AtomicU32::new(0),
         peak: AtomicU64::new(0),
-        nr_swaps: AtomicU32::new(0),
+        nr_trades: AtomicU32::new(0),
         nr_shelved: AtomicU32::new(0),
     };
 
@@ -109,19 +108,44 @@ impl SheafSize {
         self.empty_share.store(EMPTY_SHARE.0, Ordering::Relaxed);
         self.before.store(0, Ordering::Relaxed);
         self.peak.store(0, Ordering::Relaxed);
-        self.nr_swaps.store(0, Ordering::Relaxed);
+        self.nr_trades.store(0, Ordering::Relaxed);
         self.nr_shelved.store(0, Ordering::Relaxed);
-        self.reset.store(RESETS.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.halving.store(HALVINGS.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Whether the cache has sheaves at all.
+    pub(super) fn has_sheaves(&self) -> bool {
+        self.capacity.load(Ordering::Relaxed) > 0
     }
 
     /// Objects of a new sheaf; 0 without sheaves.
     pub(super) fn capacity(&self) -> u32 {
+        self.catch_up();
         self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Halves what was learnt once for each halving that was missed.
+    fn catch_up(&self) {
+        let halvings = HALVINGS.load(Ordering::Relaxed);
+        if self.halving.load(Ordering::Relaxed) == halvings || !self.has_sheaves() {
+            return;
+        }
+        let nr_missed = halvings.wrapping_sub(self.halving.swap(halvings, Ordering::Relaxed)).min(u32::BITS - 1);
+        let halve = |learnt: &AtomicU32, least: u32| {
+            let value = learnt.load(Ordering::Relaxed);
+            // What is below the least has been taken down for another reason.
+            learnt.store((value >> nr_missed).max(least.min(value)), Ordering::Relaxed);
+        };
+        let size = self.size.load(Ordering::Relaxed) as usize;
+        halve(&self.capacity, first(size));
+        halve(&self.before, first(size));
+        halve(&self.nr_shelved, 0);
+        halve(&self.empty_share, EMPTY_SHARE.0);
     }
 
     /// The most objects that a sheaf of the cache ever has.
     pub(super) fn largest(&self) -> u32 {
-        if self.capacity() == 0 { 0 } else { largest(self.size.load(Ordering::Relaxed) as usize) }
+        if !self.has_sheaves() { 0 } else { largest(self.size.load(Ordering::Relaxed) as usize) }
     }
 
     /// Whether a CPU has a second sheaf.
@@ -167,19 +191,10 @@ impl SheafSize {
         }
     }
 
-    /// A sheaf changes places with the spare.
-    pub(super) fn note_swap(&self) {
-        self.note_swaps(1);
-    }
-
     /// A sheaf is traded with the barn.
     pub(super) fn note_trade(&self) {
-        self.note_swaps(SWAPS_OF_TRADE);
-    }
-
-    fn note_swaps(&self, nr_new: u32) {
-        let before = self.nr_swaps.fetch_add(nr_new, Ordering::Relaxed);
-        if before / SWAPS_TO_GROW != before.wrapping_add(nr_new) / SWAPS_TO_GROW {
+        let nr_trades = self.nr_trades.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if nr_trades.is_multiple_of(TRADES_TO_GROW) {
             self.grow();
         }
     }
@@ -196,16 +211,13 @@ impl SheafSize {
 
     fn grow(&self) {
         let size = self.size.load(Ordering::Relaxed) as usize;
-        let resets = RESETS.load(Ordering::Relaxed);
-        if self.reset.swap(resets, Ordering::Relaxed) != resets {
-            self.capacity.store(first(size), Ordering::Relaxed);
-        }
         let old = self.capacity().clamp(smallest(size), largest(size));
         let new = (2 * old).min(largest(size));
         let extra = (new - old) as usize * size;
-        if EXTRA.fetch_add(extra, Ordering::Relaxed) + extra > EXTRA_BYTES {
-            RESETS.fetch_add(1, Ordering::Relaxed);
-            EXTRA.store(0, Ordering::Relaxed);
+        let extra = EXTRA.fetch_add(extra, Ordering::Relaxed) + extra;
+        if extra > extra_bound() {
+            HALVINGS.fetch_add(1, Ordering::Relaxed);
+            EXTRA.store(extra / 2, Ordering::Relaxed);
         }
         self.capacity.store(new, Ordering::Relaxed);
     }
@@ -256,6 +268,10 @@ pub(super) fn unshelve(nr_bytes: usize) {
     SHELVED.fetch_sub(nr_bytes, Ordering::Relaxed);
 }
 
+fn extra_bound() -> usize {
+    EXTRA_BYTES + page_alloc::used_bytes() / EXTRA_SHARE
+}
+
 fn shelved_bound() -> usize {
     SHELVED_BYTES + page_alloc::used_bytes() / SHELVED_SHARE
 }
@@ -285,4 +301,62 @@ const fn within(nr_objects: usize, (least, most): (usize, usize)) -> u32 {
     } else {
         nr_objects
     }) as u32
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{EMPTY_SHARE, HALVINGS, SheafSize, first, largest};
+    use crate::sync::Ordering;
+
+    /// Objects go to the slabs and come back, again and again.
+    fn alternate(size: &SheafSize, nr_times: usize) {
+        for _ in 0..nr_times {
+            size.note_put();
+            size.note_take();
+        }
+    }
+
+    #[test]
+    fn sheaves_grow_while_objects_go_to_the_slabs_and_come_back() {
+        let size = SheafSize::for_objects(16);
+        assert_eq!(size.capacity(), first(16));
+        // What other caches need may halve it meanwhile: it grows again.
+        assert!((0..1000).any(|_| {
+            alternate(&size, 1);
+            size.capacity() == largest(16)
+        }));
+    }
+
+    #[test]
+    fn what_was_learnt_is_forgotten_by_halves() {
+        let size = SheafSize::for_objects(1024);
+        alternate(&size, 10);
+        size.empty_share.store(EMPTY_SHARE.1, Ordering::Relaxed);
+        let (before, shelved) = (size.capacity(), size.nr_shelved.load(Ordering::Relaxed));
+        HALVINGS.fetch_add(1, Ordering::Relaxed);
+        assert!((first(1024)..=(before / 2).max(first(1024))).contains(&size.capacity()));
+        assert!(size.nr_shelved.load(Ordering::Relaxed) <= shelved / 2);
+        assert!(size.empty_share.load(Ordering::Relaxed) <= EMPTY_SHARE.1 / 2);
+        HALVINGS.fetch_add(100, Ordering::Relaxed);
+        assert_eq!(size.capacity(), first(1024));
+        assert_eq!(size.empty_share.load(Ordering::Relaxed), EMPTY_SHARE.0);
+    }
+
+    #[test]
+    fn what_was_made_smallest_does_not_grow_by_being_halved() {
+        let size = SheafSize::for_objects(64);
+        alternate(&size, 10);
+        assert!(size.is_holding_slabs(1, 10_000));
+        let smallest = size.capacity();
+        assert!(smallest < first(64));
+        HALVINGS.fetch_add(1, Ordering::Relaxed);
+        assert!(size.capacity() <= smallest);
+    }
+
+    #[test]
+    fn without_sheaves_there_is_nothing_to_halve() {
+        let none = SheafSize::NONE;
+        HALVINGS.fetch_add(1, Ordering::Relaxed);
+        assert_eq!((none.capacity(), none.largest()), (0, 0));
+    }
 }
