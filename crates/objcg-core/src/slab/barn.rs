@@ -3,6 +3,9 @@
 //! A CPU that runs dry swaps its empty sheaf for a full one here, a CPU that overflows the other way round, so a
 //! producer and a consumer on different CPUs trade whole sheaves without touching the slab lists. One barn a node; there
 //! is one node so far.
+//!
+//! What a barn has it needed once, in the worst moment; without more it would keep that for ever. So it looks now and then at how few
+//! full sheaves there were since the last look: nobody needed those, and half of them go, one with each sheaf that comes.
 
 use crate::sync::Lock;
 
@@ -10,6 +13,8 @@ use crate::sync::Lock;
 pub(super) const MAX_FULL: usize = if cfg!(loom) { 1 } else { 64 };
 /// Room for this many empty ones: they cost memory, and others are soon made.
 const MAX_EMPTY: usize = 1;
+/// Full sheaves that come between two looks at how many are idle.
+const STORED_TO_LOOK: u32 = 32;
 
 pub(crate) struct Barn<S> {
     shelves: Lock<Shelves<S>>,
@@ -18,6 +23,11 @@ pub(crate) struct Barn<S> {
 struct Shelves<S> {
     full: Stack<S, MAX_FULL>,
     empty: Stack<S, MAX_EMPTY>,
+    /// The fewest full sheaves since the last look, and how many came since then.
+    fewest: usize,
+    nr_stored: u32,
+    /// Full sheaves that are to go.
+    nr_idle: usize,
 }
 
 struct Stack<S, const N: usize> {
@@ -28,28 +38,28 @@ struct Stack<S, const N: usize> {
 impl<S> Barn<S> {
     #[cfg(not(loom))]
     pub(super) const fn new() -> Self {
-        Barn { shelves: Lock::new(Shelves { full: Stack::EMPTY, empty: Stack::EMPTY }) }
+        Barn { shelves: Lock::new(Shelves::EMPTY) }
     }
 
     #[cfg(loom)]
     pub(super) fn new() -> Self {
-        Barn { shelves: Lock::new(Shelves { full: Stack::EMPTY, empty: Stack::EMPTY }) }
+        Barn { shelves: Lock::new(Shelves::EMPTY) }
     }
 
     /// Trades an empty sheaf for a full one; `Err` gives the empty one back when there is no full one.
     pub(super) fn trade_empty(&self, empty: S) -> Result<Traded<S>, S> {
         let mut shelves = self.shelves.lock();
-        let Some(full) = shelves.full.pop() else { return Err(empty) };
+        let Some(full) = shelves.take_full() else { return Err(empty) };
         let surplus = shelves.empty.push(empty, MAX_EMPTY).err();
         Ok(Traded { sheaf: full, surplus })
     }
 
     /// Stores a full sheaf, if fewer than `limit` are there, and takes an empty one in return where there is one.
     /// `Err` gives the full one back.
-    pub(super) fn trade_full(&self, full: S, limit: usize) -> Result<Option<S>, S> {
+    pub(super) fn trade_full(&self, full: S, limit: usize) -> Result<Stored<S>, S> {
         let mut shelves = self.shelves.lock();
         shelves.full.push(full, limit)?;
-        Ok(shelves.empty.pop())
+        Ok(Stored { empty: shelves.empty.pop(), idle: shelves.take_idle() })
     }
 
     /// Takes an empty sheaf.
@@ -59,7 +69,7 @@ impl<S> Barn<S> {
 
     /// Takes a full sheaf.
     pub(super) fn take_full(&self) -> Option<S> {
-        self.shelves.lock().full.pop()
+        self.shelves.lock().take_full()
     }
 
     /// Visits the full sheaves.
@@ -86,10 +96,39 @@ impl<S> Barn<S> {
     }
 }
 
+impl<S> Shelves<S> {
+    const EMPTY: Shelves<S> = Shelves { full: Stack::EMPTY, empty: Stack::EMPTY, fewest: 0, nr_stored: 0, nr_idle: 0 };
+
+    fn take_full(&mut self) -> Option<S> {
+        let full = self.full.pop();
+        self.fewest = self.fewest.min(self.full.len);
+        full
+    }
+
+    /// Counts a full sheaf that has come; takes the one that has waited longest, if some are idle.
+    fn take_idle(&mut self) -> Option<S> {
+        self.nr_stored += 1;
+        if self.nr_stored == STORED_TO_LOOK {
+            self.nr_idle = self.fewest.div_ceil(2);
+            (self.fewest, self.nr_stored) = (self.full.len, 0);
+        }
+        self.nr_idle = self.nr_idle.checked_sub(1)?;
+        let idle = self.full.take_oldest();
+        self.fewest = self.fewest.min(self.full.len);
+        idle
+    }
+}
+
 /// What came of trading an empty sheaf: the full one, and the empty one again if its shelf was full.
 pub(super) struct Traded<S> {
     pub(super) sheaf: S,
     pub(super) surplus: Option<S>,
+}
+
+/// What came of storing a full sheaf: an empty one, and a full one that is idle.
+pub(super) struct Stored<S> {
+    pub(super) empty: Option<S>,
+    pub(super) idle: Option<S>,
 }
 
 impl<S, const N: usize> Stack<S, N> {
@@ -108,6 +147,12 @@ impl<S, const N: usize> Stack<S, N> {
         self.len = self.len.checked_sub(1)?;
         self.items[self.len].take()
     }
+
+    /// Takes the item at the bottom; the top one takes its place.
+    fn take_oldest(&mut self) -> Option<S> {
+        let top = self.pop()?;
+        if self.len == 0 { Some(top) } else { self.items[0].replace(top) }
+    }
 }
 
 #[cfg(all(test, loom))]
@@ -123,8 +168,10 @@ mod models {
             let barn = Arc::new(Barn::<u32>::new());
             let other = Arc::clone(&barn);
             let producer = loom::thread::spawn(move || match other.trade_full(1, 1) {
-                Ok(None) => 0,
-                Ok(Some(empty)) => empty,
+                Ok(stored) => {
+                    assert!(stored.idle.is_none(), "one sheaf is no history");
+                    stored.empty.unwrap_or(0)
+                }
                 Err(full) => full,
             });
             let (mine, surplus) = match barn.trade_empty(2) {
@@ -138,5 +185,61 @@ mod models {
             all.sort_unstable();
             assert_eq!(all, [1, 2]);
         });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::vec::Vec;
+
+    use super::{Barn, MAX_FULL, STORED_TO_LOOK};
+
+    /// Stores a sheaf, and takes one again; the idle sheaf that went.
+    fn turn(barn: &Barn<u32>, sheaf: u32) -> Option<u32> {
+        let stored = barn.trade_full(sheaf, MAX_FULL).unwrap();
+        assert!(barn.take_full().is_some());
+        stored.idle
+    }
+
+    fn nr_full(barn: &Barn<u32>) -> usize {
+        let mut nr_full = 0;
+        barn.for_each_full(|_| nr_full += 1);
+        nr_full
+    }
+
+    #[test]
+    fn sheaves_that_nobody_needs_go_the_oldest_first() {
+        let barn = Barn::new();
+        for sheaf in 0..8 {
+            assert!(barn.trade_full(sheaf, MAX_FULL).is_ok_and(|stored| stored.idle.is_none()));
+        }
+        let gone = (0..1000).filter_map(|sheaf| turn(&barn, 100 + sheaf)).collect::<Vec<_>>();
+        assert_eq!(gone[0], 0, "the oldest");
+        assert_eq!(gone.len(), 8, "all that waited for nothing");
+        assert_eq!(nr_full(&barn), 0);
+        assert!((0..1000).all(|sheaf| turn(&barn, sheaf).is_none()), "what is needed stays");
+    }
+
+    #[test]
+    fn sheaves_that_are_needed_stay() {
+        let barn = Barn::new();
+        for round in 0..1000 {
+            let stored = (0..8).map(|_| barn.trade_full(round, MAX_FULL).unwrap());
+            assert!(stored.into_iter().all(|stored| stored.idle.is_none()));
+            assert_eq!((0..8).filter_map(|_| barn.take_full()).count(), 8);
+        }
+    }
+
+    #[test]
+    fn half_of_the_idle_ones_go_after_each_look() {
+        let barn = Barn::new();
+        let nr_idle = STORED_TO_LOOK / 2;
+        assert!((0..nr_idle).all(|sheaf| barn.trade_full(sheaf, MAX_FULL).is_ok()));
+        // Up to the first look nobody knows how few there were: it is at the end of as many more.
+        let nr_quiet = nr_idle + STORED_TO_LOOK - 1;
+        assert!((0..nr_quiet).all(|sheaf| turn(&barn, sheaf).is_none()));
+        let nr_gone = (0..STORED_TO_LOOK).filter(|sheaf| turn(&barn, *sheaf).is_some()).count();
+        assert_eq!(nr_gone, nr_idle as usize / 2);
+        assert_eq!(nr_full(&barn), nr_idle as usize / 2);
     }
 }

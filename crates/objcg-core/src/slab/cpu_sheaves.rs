@@ -485,11 +485,18 @@ impl Cache {
         if !sheaf_size::shelve(nr_bytes) {
             return Err(full);
         }
-        let traded = self.barn.trade_full(full, self.sheaf_size.barn_limit());
-        if traded.is_err() {
-            sheaf_size::unshelve(nr_bytes);
+        match self.barn.trade_full(full, self.sheaf_size.barn_limit()) {
+            Ok(stored) => {
+                if let Some(idle) = stored.idle {
+                    self.retire_shelved(idle);
+                }
+                Ok(stored.empty)
+            }
+            Err(full) => {
+                sheaf_size::unshelve(nr_bytes);
+                Err(full)
+            }
         }
-        traded
     }
 
     /// Gives a sheaf of the barn back if too much waits in barns: one for each that could not be shelved is soon enough.
@@ -502,9 +509,14 @@ impl Cache {
     /// Gives a full sheaf of the barn back to the slabs; false if there is none.
     fn retire_of_barn(&self) -> bool {
         let Some(sheaf) = self.barn.take_full() else { return false };
+        self.retire_shelved(sheaf);
+        true
+    }
+
+    /// Gives a sheaf that was in the barn back to the slabs.
+    fn retire_shelved(&self, sheaf: Sheaf) {
         sheaf_size::unshelve(self.nr_bytes(&sheaf));
         self.retire(sheaf);
-        true
     }
 
     /// Bytes of a sheaf's objects.
