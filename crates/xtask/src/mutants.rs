@@ -121,6 +121,12 @@ pub(crate) struct Choice {
     /// Runs every so many mutants only
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     stride: usize,
+    /// Leaves out so many that come first in the order: what a run that was broken off has done
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    skip: usize,
+    /// Prints the mutants in their order, and runs none
+    #[arg(long)]
+    list: bool,
     /// Leaves out test programs that take longer without a mutant
     #[arg(long, value_name = "SECONDS", default_value_t = MAX_WITHOUT.as_secs())]
     longest: u64,
@@ -137,6 +143,22 @@ pub(crate) struct Choice {
 pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
     let copy = TreeCopy::make(root, if choice.portable { "mutants-portable" } else { "mutants" }, CRATES)?;
     let mutants = write_all(&copy)?;
+    let is_wanted = |number: &usize| {
+        let Numbered { file, mutant } = &mutants[number - 1];
+        let place = format!("{file}:{}", mutant.line);
+        let is_named =
+            |name: &String| if name.contains(':') { place == *name } else { file.starts_with(name.as_str()) };
+        choice.files.is_empty() || choice.files.iter().any(is_named)
+    };
+    let chosen = (1..=mutants.len()).filter(is_wanted).step_by(choice.stride.max(1));
+    let mut chosen = chosen.collect::<Vec<_>>();
+    // A run that is broken off has been a sample of all.
+    chosen.sort_by_key(|number| number.reverse_bits());
+    chosen.drain(..choice.skip.min(chosen.len()));
+    if choice.list {
+        chosen.iter().for_each(|number| println!("{}", mutants[number - 1]));
+        return Ok(());
+    }
     let folder = copy.tree.join("crates/objcg");
     let mut programs = build(&copy, if choice.portable { PORTABLE } else { "" })?;
     for program in &mut programs {
@@ -151,17 +173,6 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
             reaches.iter().filter(|&&is| is != 0).count()
         );
     }
-    let is_wanted = |number: &usize| {
-        let Numbered { file, mutant } = &mutants[number - 1];
-        let place = format!("{file}:{}", mutant.line);
-        let is_named =
-            |name: &String| if name.contains(':') { place == *name } else { file.starts_with(name.as_str()) };
-        choice.files.is_empty() || choice.files.iter().any(is_named)
-    };
-    let chosen = (1..=mutants.len()).filter(is_wanted).step_by(choice.stride.max(1));
-    let mut chosen = chosen.collect::<Vec<_>>();
-    // A run that is broken off has been a sample of all.
-    chosen.sort_by_key(|number| number.reverse_bits());
     println!("{} mutants, {} of them to run", mutants.len(), chosen.len());
     let next = AtomicUsize::new(0);
     let survivors = Mutex::new(Vec::new());

@@ -168,7 +168,15 @@ impl<'ast> Visit<'ast> for Places<'_> {
     }
 
     fn visit_stmt(&mut self, node: &'ast syn::Stmt) {
-        if let syn::Stmt::Expr(call @ (syn::Expr::MethodCall(_) | syn::Expr::Call(_)), Some(_)) = node {
+        if let syn::Stmt::Expr(
+            call @ (syn::Expr::MethodCall(syn::ExprMethodCall { attrs, .. })
+            | syn::Expr::Call(syn::ExprCall { attrs, .. })),
+            Some(_),
+        ) = node
+        {
+            if is_left_out(attrs) {
+                return;
+            }
             let number = self.add(call.span(), "the statement is left out".to_owned());
             let (start, end) = self.range(node.span());
             self.insert(start, format!("if !crate::mutant::is({number}) {{ "));
@@ -263,6 +271,7 @@ mod tests {
     fn constants_tests_and_let_chains_stay() {
         assert!(changes("const A: u64 = 1 << 3; const fn f() -> u64 { 1 + 1 }").is_empty());
         assert!(changes("#[cfg(test)] mod tests { fn f() -> bool { true } }").is_empty());
+        assert_eq!(changes("fn f() -> S { #[cfg(loom)] g(1 + 1); h(); s }"), ["the statement is left out"]);
         assert!(changes("fn f() -> S { if let A = b && c { d } else { e } }").is_empty());
     }
 }
