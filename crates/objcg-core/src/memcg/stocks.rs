@@ -170,3 +170,26 @@ fn at(index: usize) -> Option<&'static StockSlot> {
     // SAFETY: the table is never freed and its elements are atomics.
     Some(unsafe { &*stock })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Residue, drain, refill, residues};
+    use crate::memcg::Memcg;
+    use crate::memcg::node::node;
+    use crate::sync::Ordering;
+
+    #[test]
+    fn what_is_in_a_stock_is_found_and_drained_from_any_cpu() {
+        let group = Memcg::root().create("stock").expect("a new name");
+        let vessel = node(group.id()).objcg.load(Ordering::Relaxed);
+        let found = || residues().find(|residue| residue.vessel == vessel);
+        assert_eq!(found(), None);
+        // As if they had been charged.
+        assert_eq!(refill(vessel, 500, || 1000), [None; 2]);
+        let kept = Some(Residue { vessel, nr_bytes: 500 });
+        assert_eq!(found(), kept);
+        let mut drained = None;
+        drain(|id| id == vessel, |residue| drained = Some(residue));
+        assert_eq!((drained, found()), (kept, None));
+    }
+}
