@@ -55,6 +55,8 @@ const MAX_MUTANTS: usize = 1 << 16;
 const MAX_KIB: u64 = 3 << 20;
 /// Operations of the reference model: a mutant that it sees at all it mostly sees early.
 const MODEL_OPERATIONS: &str = "40000";
+/// Test programs of which two at a time would break each other: one folder, in which they build.
+const ALONE: &[&str] = &["third_party"];
 /// Tests that need more.
 const LEFT_OUT: &[&str] = &["where_stacks_are_huge"];
 
@@ -121,9 +123,9 @@ pub(crate) struct Choice {
     /// Runs every so many mutants only
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     stride: usize,
-    /// Leaves out so many that come first in the order: what a run that was broken off has done
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    skip: usize,
+    /// Leaves out those of which the output of an earlier run says what became of them
+    #[arg(long, value_name = "OUTPUT")]
+    after: Option<PathBuf>,
     /// Prints the mutants in their order, and runs none
     #[arg(long)]
     list: bool,
@@ -143,6 +145,8 @@ pub(crate) struct Choice {
 pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
     let copy = TreeCopy::make(root, if choice.portable { "mutants-portable" } else { "mutants" }, CRATES)?;
     let mutants = write_all(&copy)?;
+    let done = choice.after.as_ref().map_or(Ok(String::new()), fs::read_to_string)?;
+    let is_done = |number: &usize| done.contains(&format!(" {} (", mutants[number - 1]));
     let is_wanted = |number: &usize| {
         let Numbered { file, mutant } = &mutants[number - 1];
         let place = format!("{file}:{}", mutant.line);
@@ -150,11 +154,10 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
             |name: &String| if name.contains(':') { place == *name } else { file.starts_with(name.as_str()) };
         choice.files.is_empty() || choice.files.iter().any(is_named)
     };
-    let chosen = (1..=mutants.len()).filter(is_wanted).step_by(choice.stride.max(1));
+    let chosen = (1..=mutants.len()).filter(is_wanted).step_by(choice.stride.max(1)).filter(|number| !is_done(number));
     let mut chosen = chosen.collect::<Vec<_>>();
     // A run that is broken off has been a sample of all.
     chosen.sort_by_key(|number| number.reverse_bits());
-    chosen.drain(..choice.skip.min(chosen.len()));
     if choice.list {
         chosen.iter().for_each(|number| println!("{}", mutants[number - 1]));
         return Ok(());
@@ -212,7 +215,8 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
 impl fmt::Display for Numbered {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Numbered { file, mutant } = self;
-        write!(to, "{file}:{} {}: {}", mutant.line, mutant.function, mutant.change)
+        let Mutant { line, column, function, change } = mutant;
+        write!(to, "{file}:{line}:{column} {function}: {change}")
     }
 }
 
@@ -250,7 +254,12 @@ fn build(copy: &TreeCopy, flags: &str) -> Result<Vec<Program>> {
         let path = line.trim_start().strip_prefix("Executable")?.split_once('(')?.1.strip_suffix(')')?;
         let (name, _) = Path::new(path).file_name()?.to_str()?.rsplit_once('-')?;
         let path = copy.tree.join(path);
-        Some(Program { name: name.to_owned(), path, takes: Duration::ZERO, reaches: Vec::new() })
+        (!ALONE.contains(&name)).then(|| Program {
+            name: name.to_owned(),
+            path,
+            takes: Duration::ZERO,
+            reaches: Vec::new(),
+        })
     };
     let programs = text.lines().filter_map(program_of).collect::<Vec<_>>();
     ensure!(!programs.is_empty(), "cargo names no test program:\n{text}");

@@ -18,6 +18,7 @@ use syn::visit::{self, Visit};
 #[derive(Debug)]
 pub(super) struct Mutant {
     pub(super) line: usize,
+    pub(super) column: usize,
     pub(super) function: String,
     pub(super) change: String,
 }
@@ -73,7 +74,8 @@ impl Places<'_> {
     }
 
     fn add(&mut self, span: Span, change: String) -> usize {
-        self.mutants.push(Mutant { line: span.start().line, function: self.function.clone(), change });
+        let LineColumn { line, column } = span.start();
+        self.mutants.push(Mutant { line, column: column + 1, function: self.function.clone(), change });
         self.first + self.mutants.len() - 1
     }
 
