@@ -160,6 +160,14 @@ fn charge_on_one_cpu() {
 }
 
 #[test]
+fn a_thread_adds_to_the_word_of_its_cpu_whatever_serves_it() {
+    let _alone = alone();
+    let words = percpu::Words::new().expect("memory");
+    assert_eq!(words.add(5), percpu::Sum::Added);
+    assert_eq!(words.iter().sum::<i64>(), 5);
+}
+
+#[test]
 fn i4_what_a_deleted_group_had_goes_back_at_once_and_past_the_stocks() {
     let _alone = alone();
     let tenant = group("deleted");

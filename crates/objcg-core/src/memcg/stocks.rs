@@ -173,7 +173,11 @@ fn at(index: usize) -> Option<&'static StockSlot> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Residue, drain, refill, residues};
+    use core::ptr;
+    use std::vec::Vec;
+
+    use super::{NR_SLOTS, Residue, drain, refill, residues, slot};
+    use crate::cpu::CpuId;
     use crate::memcg::Memcg;
     use crate::memcg::node::node;
     use crate::sync::Ordering;
@@ -191,5 +195,18 @@ mod tests {
         let mut drained = None;
         drain(|id| id == vessel, |residue| drained = Some(residue));
         assert_eq!((drained, found()), (kept, None));
+    }
+
+    #[test]
+    fn each_cpu_has_a_portable_word_for_a_vessel() {
+        let _root = Memcg::root();
+        let word = |cpu, vessel| ptr::from_ref(slot(cpu, vessel).expect("the table is made with the root"));
+        let mut of_cpus = CpuId::all().map(|cpu| word(cpu, 7)).collect::<Vec<_>>();
+        assert!(of_cpus.is_sorted());
+        of_cpus.dedup();
+        assert_eq!(of_cpus.len(), CpuId::all().count());
+        let cpu = CpuId::current();
+        assert_ne!(word(cpu, 7), word(cpu, 8));
+        assert_eq!(word(cpu, 7), word(cpu, 7 + NR_SLOTS as u32));
     }
 }
