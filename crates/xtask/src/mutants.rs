@@ -143,7 +143,13 @@ pub(crate) struct Choice {
 
 /// Runs the mutants, and prints which of them no test program sees.
 pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
-    let copy = TreeCopy::make(root, if choice.portable { "mutants-portable" } else { "mutants" }, CRATES)?;
+    let name = match (choice.list, choice.portable) {
+        // A run may be under way in the others.
+        (true, _) => "mutants-list",
+        (_, true) => "mutants-portable",
+        _ => "mutants",
+    };
+    let copy = TreeCopy::make(root, name, CRATES)?;
     let mutants = write_all(&copy)?;
     let done = choice.after.as_ref().map_or(Ok(String::new()), fs::read_to_string)?;
     let is_done = |number: &usize| done.contains(&format!(" {} (", mutants[number - 1]));
