@@ -8,10 +8,23 @@ use objcg_core::cpu::{CpuId, nr_cpus};
 use objcg_core::memcg::{self, DeleteError, Memcg, NoFail, OomPolicy, Watcher};
 use objcg_core::{kmalloc, percpu, stat};
 
-/// Some tests look at process-wide counts.
+/// Some tests look at process-wide counts, or at what this CPU's stocks hold: nothing is left of earlier tests, and the thread stays
+/// on the CPU that it runs on.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    stay_on_this_cpu();
+    Memcg::root().drain();
+    guard
+}
+
+fn stay_on_this_cpu() {
+    // SAFETY: a set of CPUs is plain bits; zero is the empty one.
+    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is a local one, and CPU ids are below its size.
+    unsafe { libc::CPU_SET(CpuId::current().index(), &mut one) };
+    // SAFETY: the set is a local one, of the size that is given.
+    assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&one), &raw const one) }, 0);
 }
 
 fn group(name: &str) -> Memcg {
@@ -45,6 +58,18 @@ fn i4_a_slot_keeps_nothing_of_an_earlier_life() {
     assert_eq!((second.events().high, second.events().max, second.events().oom), (0, 0, 0));
     give_back(take(&second, 2 << 20));
     drop(second);
+}
+
+#[test]
+fn i4_a_long_name_goes_with_its_group() {
+    // More than a chunk of the names' table has.
+    const NR_LIVES: usize = 3000;
+    let _alone = alone();
+    let name = "n".repeat(255);
+    drop(group(&name));
+    let before = stat::pages().used_bytes;
+    (0..NR_LIVES).for_each(|_| drop(group(&name)));
+    assert_eq!(stat::pages().used_bytes, before);
 }
 
 #[test]
@@ -120,25 +145,10 @@ fn give_back_percpu(memory: std::ptr::NonNull<u8>) {
     unsafe { percpu::free(memory) };
 }
 
-/// Has this thread stay on the CPU that it runs on.
-fn stay_on_this_cpu() {
-    // SAFETY: a set of CPUs is plain bits; zero is the empty one.
-    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is a local one, and CPU ids are below its size.
-    unsafe { libc::CPU_SET(CpuId::current().index(), &mut one) };
-    // SAFETY: the set is a local one, of the size that is given.
-    assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&one), &raw const one) }, 0);
-}
-
 #[test]
 fn a_batch_is_charged_ahead_and_the_next_charges_come_out_of_it() {
-    let _alone = alone();
-    thread::spawn(charge_on_one_cpu).join().expect("the thread ends well");
-}
-
-fn charge_on_one_cpu() {
     const BATCH: u64 = 4096;
-    stay_on_this_cpu();
+    let _alone = alone();
     let take = |group: &Memcg| take_percpu(group, percpu::GRANULE_BYTES);
     // Neighbours: each has a stock of its own.
     let tenants = [group("stocked"), group("stocked too")];
