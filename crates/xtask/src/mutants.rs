@@ -151,19 +151,7 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
     };
     let copy = TreeCopy::make(root, name, CRATES)?;
     let mutants = write_all(&copy)?;
-    let done = choice.after.as_ref().map_or(Ok(String::new()), fs::read_to_string)?;
-    let is_done = |number: &usize| done.contains(&format!(" {} (", mutants[number - 1]));
-    let is_wanted = |number: &usize| {
-        let Numbered { file, mutant } = &mutants[number - 1];
-        let place = format!("{file}:{}", mutant.line);
-        let is_named =
-            |name: &String| if name.contains(':') { place == *name } else { file.starts_with(name.as_str()) };
-        choice.files.is_empty() || choice.files.iter().any(is_named)
-    };
-    let chosen = (1..=mutants.len()).filter(is_wanted).step_by(choice.stride.max(1)).filter(|number| !is_done(number));
-    let mut chosen = chosen.collect::<Vec<_>>();
-    // A run that is broken off has been a sample of all.
-    chosen.sort_by_key(|number| number.reverse_bits());
+    let chosen = choose(choice, &mutants)?;
     if choice.list {
         chosen.iter().for_each(|number| println!("{}", mutants[number - 1]));
         return Ok(());
@@ -216,6 +204,24 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
     println!("{} caught, {} survive", chosen.len() - survivors.len(), survivors.len());
     survivors.iter().for_each(|number| println!("{}", mutants[number - 1]));
     Ok(())
+}
+
+/// The numbers of the mutants that are to run, in the order in which they are.
+fn choose(choice: &Choice, mutants: &[Numbered]) -> Result<Vec<usize>> {
+    let done = choice.after.as_ref().map_or(Ok(String::new()), fs::read_to_string)?;
+    let is_done = |number: &usize| done.contains(&format!(" {} (", mutants[number - 1]));
+    let is_wanted = |number: &usize| {
+        let Numbered { file, mutant } = &mutants[number - 1];
+        let place = format!("{file}:{}", mutant.line);
+        let is_named =
+            |name: &String| if name.contains(':') { place == *name } else { file.starts_with(name.as_str()) };
+        choice.files.is_empty() || choice.files.iter().any(is_named)
+    };
+    let chosen = (1..=mutants.len()).filter(is_wanted).step_by(choice.stride.max(1)).filter(|number| !is_done(number));
+    let mut chosen = chosen.collect::<Vec<_>>();
+    // A run that is broken off has been a sample of all.
+    chosen.sort_by_key(|number| number.reverse_bits());
+    Ok(chosen)
 }
 
 impl fmt::Display for Numbered {
