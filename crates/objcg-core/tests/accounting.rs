@@ -4,13 +4,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use objcg_core::cpu::{CpuId, nr_cpus};
 use objcg_core::memcg::{self, DeleteError, Memcg, NoFail, OomPolicy, Watcher};
 use objcg_core::{kmalloc, percpu, stat};
 
-/// Some tests look at process-wide counts.
+/// Some tests look at process-wide counts, or at what this CPU's stocks hold: nothing is left of earlier tests, and the thread stays
+/// on the CPU that it runs on.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    stay_on_this_cpu();
+    Memcg::root().drain();
+    guard
+}
+
+fn stay_on_this_cpu() {
+    // SAFETY: a set of CPUs is plain bits; zero is the empty one.
+    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is a local one, and CPU ids are below its size.
+    unsafe { libc::CPU_SET(CpuId::current().index(), &mut one) };
+    // SAFETY: the set is a local one, of the size that is given.
+    assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&one), &raw const one) }, 0);
 }
 
 fn group(name: &str) -> Memcg {
@@ -44,6 +58,18 @@ fn i4_a_slot_keeps_nothing_of_an_earlier_life() {
     assert_eq!((second.events().high, second.events().max, second.events().oom), (0, 0, 0));
     give_back(take(&second, 2 << 20));
     drop(second);
+}
+
+#[test]
+fn i4_a_long_name_goes_with_its_group() {
+    // More than a chunk of the names' table has.
+    const NR_LIVES: usize = 3000;
+    let _alone = alone();
+    let name = "n".repeat(255);
+    drop(group(&name));
+    let before = stat::pages().used_bytes;
+    (0..NR_LIVES).for_each(|_| drop(group(&name)));
+    assert_eq!(stat::pages().used_bytes, before);
 }
 
 #[test]
@@ -120,6 +146,38 @@ fn give_back_percpu(memory: std::ptr::NonNull<u8>) {
 }
 
 #[test]
+fn a_batch_is_charged_ahead_and_the_next_charges_come_out_of_it() {
+    const BATCH: u64 = 4096;
+    let _alone = alone();
+    let take = |group: &Memcg| take_percpu(group, percpu::GRANULE_BYTES);
+    // Neighbours: each has a stock of its own.
+    let tenants = [group("stocked"), group("stocked too")];
+    let expect = |usage| tenants.iter().for_each(|tenant| assert_eq!(tenant.usage(), usage));
+    let [first, second] = [(); 2].map(|()| {
+        let memory = tenants.each_ref().map(take);
+        expect(BATCH);
+        memory
+    });
+    first.into_iter().chain(second).for_each(give_back_percpu);
+    expect(BATCH);
+    // What is larger than a batch is charged by itself, and leaves the stock as it was.
+    let large = tenants.each_ref().map(|tenant| take_percpu(tenant, percpu::UNIT_BYTES));
+    expect(BATCH + (percpu::UNIT_BYTES * nr_cpus() + percpu::GRANULE_BYTES) as u64);
+    large.into_iter().for_each(give_back_percpu);
+    expect(BATCH);
+    tenants.iter().for_each(Memcg::drain);
+    expect(0);
+}
+
+#[test]
+fn a_thread_adds_to_the_word_of_its_cpu_whatever_serves_it() {
+    let _alone = alone();
+    let words = percpu::Words::new().expect("memory");
+    assert_eq!(words.add(5), percpu::Sum::Added);
+    assert_eq!(words.iter().sum::<i64>(), 5);
+}
+
+#[test]
 fn i4_what_a_deleted_group_had_goes_back_at_once_and_past_the_stocks() {
     let _alone = alone();
     let tenant = group("deleted");
@@ -159,7 +217,7 @@ fn i1_percpu_memory_of_any_number_of_chunks_is_found_and_its_pages_are_given_bac
     let tenant = group("many chunks");
     let memory: Vec<_> = (0..NR_CHUNKS).map(|_| take_percpu(&tenant, percpu::UNIT_BYTES)).collect();
     let found = tenant.stat();
-    let nr_bytes = NR_CHUNKS * percpu::UNIT_BYTES * objcg_core::cpu::nr_cpus();
+    let nr_bytes = NR_CHUNKS * percpu::UNIT_BYTES * nr_cpus();
     assert_eq!((found.percpu_objects, found.percpu_bytes), (NR_CHUNKS as u64, nr_bytes as u64));
     let stat = percpu::stat();
     assert!(stat.owner_bytes > 0 && stat.metadata_bytes > 0);
@@ -171,7 +229,7 @@ fn i1_percpu_memory_of_any_number_of_chunks_is_found_and_its_pages_are_given_bac
     // Three pages in each unit: so few stay populated when they are free.
     give_back_percpu(take_percpu(&tenant, 3 << 12));
     let populated = percpu::stat().populated_bytes;
-    assert_eq!(populated, (3 << 12) * objcg_core::cpu::nr_cpus());
+    assert_eq!(populated, (3 << 12) * nr_cpus());
     assert_eq!(percpu::trim(), populated);
     tenant.drain();
     assert_eq!(tenant.usage(), 0);

@@ -299,6 +299,23 @@ fn a_victim_that_is_deleted_makes_room_for_the_next_victim() {
 }
 
 #[test]
+fn a_group_that_is_deleted_unmarked_ends_no_grant() {
+    let _alone = alone();
+    let (server, tenants, held) = server("not the victim", OomScope::Memcg);
+    let more = take(&tenants[0], 60 * KIB);
+    tenants[2].delete().unwrap();
+    assert!(server.usage() > server.max().unwrap());
+    let before = server.events_local();
+    let last = take(&tenants[0], 40 * KIB);
+    assert_eq!(
+        (server.events_local(), killed(&tenants)),
+        (before, vec![false, true, false]),
+        "the victim has still to end"
+    );
+    drop((held, more, last));
+}
+
+#[test]
 fn a_group_with_fail_is_never_the_victim() {
     let _alone = alone();
     let (server, tenants, held) = server("spared", OomScope::Memcg);

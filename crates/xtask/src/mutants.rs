@@ -55,6 +55,8 @@ const MAX_MUTANTS: usize = 1 << 16;
 const MAX_KIB: u64 = 3 << 20;
 /// Operations of the reference model: a mutant that it sees at all it mostly sees early.
 const MODEL_OPERATIONS: &str = "40000";
+/// Test programs of which two at a time would break each other: one folder, in which they build.
+const ALONE: &[&str] = &["third_party"];
 /// Tests that need more.
 const LEFT_OUT: &[&str] = &["where_stacks_are_huge"];
 
@@ -121,6 +123,12 @@ pub(crate) struct Choice {
     /// Runs every so many mutants only
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     stride: usize,
+    /// Leaves out those of which the output of an earlier run says what became of them
+    #[arg(long, value_name = "OUTPUT")]
+    after: Option<PathBuf>,
+    /// Prints the mutants in their order, and runs none
+    #[arg(long)]
+    list: bool,
     /// Leaves out test programs that take longer without a mutant
     #[arg(long, value_name = "SECONDS", default_value_t = MAX_WITHOUT.as_secs())]
     longest: u64,
@@ -135,8 +143,19 @@ pub(crate) struct Choice {
 
 /// Runs the mutants, and prints which of them no test program sees.
 pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
-    let copy = TreeCopy::make(root, if choice.portable { "mutants-portable" } else { "mutants" }, CRATES)?;
+    let name = match (choice.list, choice.portable) {
+        // A run may be under way in the others.
+        (true, _) => "mutants-list",
+        (_, true) => "mutants-portable",
+        _ => "mutants",
+    };
+    let copy = TreeCopy::make(root, name, CRATES)?;
     let mutants = write_all(&copy)?;
+    let chosen = choose(choice, &mutants)?;
+    if choice.list {
+        chosen.iter().for_each(|number| println!("{}", mutants[number - 1]));
+        return Ok(());
+    }
     let folder = copy.tree.join("crates/objcg");
     let mut programs = build(&copy, if choice.portable { PORTABLE } else { "" })?;
     for program in &mut programs {
@@ -151,17 +170,6 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
             reaches.iter().filter(|&&is| is != 0).count()
         );
     }
-    let is_wanted = |number: &usize| {
-        let Numbered { file, mutant } = &mutants[number - 1];
-        let place = format!("{file}:{}", mutant.line);
-        let is_named =
-            |name: &String| if name.contains(':') { place == *name } else { file.starts_with(name.as_str()) };
-        choice.files.is_empty() || choice.files.iter().any(is_named)
-    };
-    let chosen = (1..=mutants.len()).filter(is_wanted).step_by(choice.stride.max(1));
-    let mut chosen = chosen.collect::<Vec<_>>();
-    // A run that is broken off has been a sample of all.
-    chosen.sort_by_key(|number| number.reverse_bits());
     println!("{} mutants, {} of them to run", mutants.len(), chosen.len());
     let next = AtomicUsize::new(0);
     let survivors = Mutex::new(Vec::new());
@@ -198,10 +206,29 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
     Ok(())
 }
 
+/// The numbers of the mutants that are to run, in the order in which they are.
+fn choose(choice: &Choice, mutants: &[Numbered]) -> Result<Vec<usize>> {
+    let done = choice.after.as_ref().map_or(Ok(String::new()), fs::read_to_string)?;
+    let is_done = |number: &usize| done.contains(&format!(" {} (", mutants[number - 1]));
+    let is_wanted = |number: &usize| {
+        let Numbered { file, mutant } = &mutants[number - 1];
+        let place = format!("{file}:{}", mutant.line);
+        let is_named =
+            |name: &String| if name.contains(':') { place == *name } else { file.starts_with(name.as_str()) };
+        choice.files.is_empty() || choice.files.iter().any(is_named)
+    };
+    let chosen = (1..=mutants.len()).filter(is_wanted).step_by(choice.stride.max(1)).filter(|number| !is_done(number));
+    let mut chosen = chosen.collect::<Vec<_>>();
+    // A run that is broken off has been a sample of all.
+    chosen.sort_by_key(|number| number.reverse_bits());
+    Ok(chosen)
+}
+
 impl fmt::Display for Numbered {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Numbered { file, mutant } = self;
-        write!(to, "{file}:{} {}: {}", mutant.line, mutant.function, mutant.change)
+        let Mutant { line, column, function, change } = mutant;
+        write!(to, "{file}:{line}:{column} {function}: {change}")
     }
 }
 
@@ -239,7 +266,12 @@ fn build(copy: &TreeCopy, flags: &str) -> Result<Vec<Program>> {
         let path = line.trim_start().strip_prefix("Executable")?.split_once('(')?.1.strip_suffix(')')?;
         let (name, _) = Path::new(path).file_name()?.to_str()?.rsplit_once('-')?;
         let path = copy.tree.join(path);
-        Some(Program { name: name.to_owned(), path, takes: Duration::ZERO, reaches: Vec::new() })
+        (!ALONE.contains(&name)).then(|| Program {
+            name: name.to_owned(),
+            path,
+            takes: Duration::ZERO,
+            reaches: Vec::new(),
+        })
     };
     let programs = text.lines().filter_map(program_of).collect::<Vec<_>>();
     ensure!(!programs.is_empty(), "cargo names no test program:\n{text}");

@@ -366,3 +366,23 @@ impl fmt::Display for ReviveError {
 
 impl core::error::Error for OomKilled {}
 impl core::error::Error for ReviveError {}
+
+#[cfg(test)]
+mod tests {
+    use super::{GRANTED, Victim, grant_and_mark, node};
+    use crate::memcg::Memcg;
+
+    #[test]
+    fn a_victim_that_is_deleted_before_its_mark_leaves_no_grant() {
+        let server = Memcg::root().create("grants").expect("a new name");
+        let victims = ["first", "second"].map(|name| server.create(name).expect("a new name"));
+        let [first, second] = victims.each_ref().map(|group| Victim::of(group.id()));
+        let marks = || node(server.id()).counter.marks();
+        grant_and_mark(server.id(), &first);
+        assert_eq!(marks(), GRANTED);
+        victims.iter().for_each(|group| group.delete().expect("alive, and without children"));
+        assert_eq!(marks(), 0, "the first one is gone");
+        grant_and_mark(server.id(), &second);
+        assert_eq!(marks(), 0, "the second one was gone already");
+    }
+}

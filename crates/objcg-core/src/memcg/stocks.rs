@@ -170,3 +170,43 @@ fn at(index: usize) -> Option<&'static StockSlot> {
     // SAFETY: the table is never freed and its elements are atomics.
     Some(unsafe { &*stock })
 }
+
+#[cfg(test)]
+mod tests {
+    use core::ptr;
+    use std::vec::Vec;
+
+    use super::{NR_SLOTS, Residue, drain, refill, residues, slot};
+    use crate::cpu::CpuId;
+    use crate::memcg::Memcg;
+    use crate::memcg::node::node;
+    use crate::sync::Ordering;
+
+    #[test]
+    fn what_is_in_a_stock_is_found_and_drained_from_any_cpu() {
+        let group = Memcg::root().create("stock").expect("a new name");
+        let vessel = node(group.id()).objcg.load(Ordering::Relaxed);
+        let found = || residues().find(|residue| residue.vessel == vessel);
+        assert_eq!(found(), None);
+        // As if they had been charged.
+        assert_eq!(refill(vessel, 500, || 1000), [None; 2]);
+        let kept = Some(Residue { vessel, nr_bytes: 500 });
+        assert_eq!(found(), kept);
+        let mut drained = None;
+        drain(|id| id == vessel, |residue| drained = Some(residue));
+        assert_eq!((drained, found()), (kept, None));
+    }
+
+    #[test]
+    fn each_cpu_has_a_portable_word_for_a_vessel() {
+        let _root = Memcg::root();
+        let word = |cpu, vessel| ptr::from_ref(slot(cpu, vessel).expect("the table is made with the root"));
+        let mut of_cpus = CpuId::all().map(|cpu| word(cpu, 7)).collect::<Vec<_>>();
+        assert!(of_cpus.is_sorted());
+        of_cpus.dedup();
+        assert_eq!(of_cpus.len(), CpuId::all().count());
+        let cpu = CpuId::current();
+        assert_ne!(word(cpu, 7), word(cpu, 8));
+        assert_eq!(word(cpu, 7), word(cpu, 7 + NR_SLOTS as u32));
+    }
+}

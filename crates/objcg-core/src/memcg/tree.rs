@@ -383,3 +383,43 @@ pub(super) fn release_after_fork() {
 pub(super) fn release_tree_after_fork() {
     TREE.force_unlock();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+    use std::string::String;
+    use std::{env, println};
+
+    use super::{MAX_USERS, node, store};
+    use crate::memcg::Memcg;
+
+    /// How the process that is to abort gets its handles.
+    const WAY: &str = "OBJCG_TEST_HANDLES";
+    const LAST: &str = "the last handle that is counted";
+
+    #[test]
+    fn i9_more_handles_than_can_be_counted_abort() {
+        if let Ok(way) = env::var(WAY) {
+            return get_too_many(&way);
+        }
+        for way in ["clone", "ticket"] {
+            let mut child = Command::new(env::current_exe().expect("the test's own path"));
+            child.args(["i9_more_handles_than_can_be_counted_abort", "--nocapture"]).env(WAY, way);
+            let output = child.output().expect("the test can run itself");
+            let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{way}: {text}");
+            assert!(text.contains(LAST) && text.contains("more handles than can be counted"), "{way}: {text}");
+        }
+    }
+
+    fn get_too_many(way: &str) {
+        let group = Memcg::root().create("crowded").expect("a new name");
+        let get = || if way == "clone" { Some(group.clone()) } else { Memcg::of_ticket(group.ticket()) };
+        // As many were leaked.
+        store(&node(group.id()).nr_users, MAX_USERS);
+        let _one_more = get();
+        println!("{LAST}");
+        let _too_many = get();
+    }
+}

@@ -18,6 +18,7 @@ use syn::visit::{self, Visit};
 #[derive(Debug)]
 pub(super) struct Mutant {
     pub(super) line: usize,
+    pub(super) column: usize,
     pub(super) function: String,
     pub(super) change: String,
 }
@@ -73,7 +74,8 @@ impl Places<'_> {
     }
 
     fn add(&mut self, span: Span, change: String) -> usize {
-        self.mutants.push(Mutant { line: span.start().line, function: self.function.clone(), change });
+        let LineColumn { line, column } = span.start();
+        self.mutants.push(Mutant { line, column: column + 1, function: self.function.clone(), change });
         self.first + self.mutants.len() - 1
     }
 
@@ -168,7 +170,15 @@ impl<'ast> Visit<'ast> for Places<'_> {
     }
 
     fn visit_stmt(&mut self, node: &'ast syn::Stmt) {
-        if let syn::Stmt::Expr(call @ (syn::Expr::MethodCall(_) | syn::Expr::Call(_)), Some(_)) = node {
+        if let syn::Stmt::Expr(
+            call @ (syn::Expr::MethodCall(syn::ExprMethodCall { attrs, .. })
+            | syn::Expr::Call(syn::ExprCall { attrs, .. })),
+            Some(_),
+        ) = node
+        {
+            if is_left_out(attrs) {
+                return;
+            }
             let number = self.add(call.span(), "the statement is left out".to_owned());
             let (start, end) = self.range(node.span());
             self.insert(start, format!("if !crate::mutant::is({number}) {{ "));
@@ -263,6 +273,7 @@ mod tests {
     fn constants_tests_and_let_chains_stay() {
         assert!(changes("const A: u64 = 1 << 3; const fn f() -> u64 { 1 + 1 }").is_empty());
         assert!(changes("#[cfg(test)] mod tests { fn f() -> bool { true } }").is_empty());
+        assert_eq!(changes("fn f() -> S { #[cfg(loom)] g(1 + 1); h(); s }"), ["the statement is left out"]);
         assert!(changes("fn f() -> S { if let A = b && c { d } else { e } }").is_empty());
     }
 }
