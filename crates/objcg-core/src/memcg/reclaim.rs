@@ -56,8 +56,8 @@ pub(super) fn make_room(refusing: u32, nr_bytes: u64) -> bool {
     run_shrinkers(refusing, nr_wanted, ReclaimContext::Allocation) > 0
 }
 
-/// Has shrinkers run; returns how much they say that they freed. The group was drained: what stocks and free objects keep is no
-/// excess over anybody's protection.
+/// Has shrinkers run; returns how much they say that they freed. The group was drained, so that what stocks and free objects keep is no
+/// excess over anybody's protection; at a throttle point it may have been some milliseconds ago: what it has freed since then counts.
 pub(super) fn run_shrinkers(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 {
     if shrinker::all().is_empty() || nr_wanted == 0 {
         return 0;

@@ -11,6 +11,7 @@ use super::events::{CHANGES, Events};
 use super::node::{ROOT, node};
 use super::page_counter::{MARKED, SUBTREE, UNLIMITED};
 use super::shrinker::ReclaimContext;
+use super::vain_drains::VAIN_DRAINS;
 use super::{ROOT_VESSEL, charge, current, oom, reclaim};
 use crate::os::Instant;
 use crate::sync::{AtomicU64, Ordering};
@@ -68,11 +69,16 @@ impl Memcg {
         most_over(self.idx).map(|over| over.delay())
     }
 
-    /// The same, after stocks and shrinkers have given back what they can: how [`Memcg::throttle`] begins, for those who wait otherwise.
-    /// To be called where the thread holds no locks.
+    /// The same, after stocks and shrinkers have given back what they can: how [`Memcg::throttle`] begins, for those who wait otherwise,
+    /// and call [`Memcg::drain`] from time to time while they do. A group that a drain a few milliseconds ago has left over
+    /// its `high` is not drained again: they find what it has freed since then. To be called where the thread holds no locks.
     #[must_use]
     pub fn throttle_delay_after_reclaim(&self) -> Option<Duration> {
-        over_after_reclaim(self.idx).map(|over| over.delay())
+        most_over(self.idx)?;
+        if !VAIN_DRAINS.is_noted(self.idx, Instant::now()) {
+            drain(self.idx);
+        }
+        over_after_shrinkers(self.idx).map(|over| over.delay())
     }
 
     /// Whether there is a mark to heed or a delay to keep: what [`Memcg::is_oom_killed`] and [`Memcg::throttle_delay`] would say, by
@@ -136,21 +142,41 @@ fn throttle_pinned(group: u32) -> Duration {
         return Duration::ZERO;
     }
     let start = Instant::now();
-    if let Some(over) = over_after_reclaim(group) {
+    // Always: its delay may end before it drains again.
+    drain(group);
+    if let Some(over) = over_after_shrinkers(group) {
         wait_until_below(group, start.after(over.delay()));
     }
     Instant::now().since(start)
 }
 
-fn over_after_reclaim(group: u32) -> Option<Over> {
-    most_over(group)?;
+/// Drains a group, and notes whether that was in vain.
+pub(super) fn drain(group: u32) {
     charge::drain_subtree(group);
+    if is_over_high(group) {
+        VAIN_DRAINS.note(group, Instant::now());
+    } else {
+        VAIN_DRAINS.forget(group);
+    }
+}
+
+/// What is over `high` once shrinkers have run, of a group that was drained now or lately.
+fn over_after_shrinkers(group: u32) -> Option<Over> {
     let over = most_over(group)?;
     if over.group != group {
+        // Who is held back below it does not drain it while it waits.
         charge::drain_subtree(over.group);
     }
     reclaim::run_shrinkers(over.group, over.excess, ReclaimContext::Throttle);
+    if !is_over_high(over.group) {
+        VAIN_DRAINS.forget(over.group);
+    }
     most_over(group)
+}
+
+fn is_over_high(group: u32) -> bool {
+    let counter = &node(group).counter;
+    counter.usage() > counter.high()
 }
 
 /// Where a path from a group to the root is furthest over `high`, in parts of `high`.
@@ -190,7 +216,7 @@ fn wait_until_below(group: u32, deadline: Instant) {
         if node(group).pin.is_dead() || oom::killed_by(group).is_some() || now >= deadline {
             return;
         }
-        if node(over.group).counter.usage() <= node(over.group).counter.high() {
+        if !is_over_high(over.group) {
             continue;
         }
         signal.sleep(prepared, deadline.min(now.after(DRAIN_EVERY)));
