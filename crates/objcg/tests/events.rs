@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -366,6 +366,36 @@ fn a_group_that_a_drain_left_over_high_is_not_drained_at_the_next_point() {
     let _waited = tenant.throttle();
     assert_eq!(tenant.usage(), 0);
     objcg::set_max_throttle_delay(delay);
+}
+
+#[test]
+fn shrinkers_that_free_enough_let_a_future_go_on_after_a_drain_in_vain() {
+    let _alone = alone();
+    let tenant = group("freed-enough");
+    tenant.set_high(Some(KIB)).unwrap();
+    let cache = Arc::new(Mutex::new(Vec::new()));
+    let shrinking = Arc::clone(&cache);
+    let shrinker = tenant.register_shrinker(move |_| {
+        let freed: Vec<Vec<u8>> = std::mem::take(&mut *shrinking.lock().unwrap());
+        freed.iter().map(|object| object.capacity() as u64).sum()
+    });
+    let poll = || pin!(ready(()).in_memcg(&tenant)).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    *cache.lock().unwrap() = [(); 4].map(|()| small_objects(&tenant)).concat();
+    tenant.drain();
+    assert_eq!(poll(), Poll::Ready(Ok(())));
+    assert_eq!(tenant.usage(), 0);
+    // What is not enough is not drained for.
+    let held = [(); 4].map(|()| small_objects(&tenant));
+    let found_after_point = || {
+        *cache.lock().unwrap() = small_objects(&tenant);
+        tenant.drain();
+        assert!(poll().is_pending() && cache.lock().unwrap().is_empty());
+        let left = tenant.usage();
+        tenant.drain();
+        left - tenant.usage()
+    };
+    assert!((0..MAX_TRIES).any(|_| found_after_point() >= KIB), "each point has drained");
+    drop((held, shrinker));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::charge::{PinnedNode, ancestors};
 use super::events::{CHANGES, Events};
 use super::node::{ROOT, node};
 use super::page_counter::{MARKED, SUBTREE, UNLIMITED};
+use super::reclaim::Drains;
 use super::shrinker::ReclaimContext;
 use super::vain_drains::VAIN_DRAINS;
 use super::{ROOT_VESSEL, charge, current, oom, reclaim};
@@ -71,14 +72,17 @@ impl Memcg {
 
     /// The same, after stocks and shrinkers have given back what they can: how [`Memcg::throttle`] begins, for those who wait otherwise,
     /// and call [`Memcg::drain`] from time to time while they do. A group that a drain a few milliseconds ago has left over
-    /// its `high` is not drained again: they find what it has freed since then. To be called where the thread holds no locks.
+    /// its `high` is not drained again, unless its shrinkers free enough: they find what else it has freed since then. To be called
+    /// where the thread holds no locks.
     #[must_use]
     pub fn throttle_delay_after_reclaim(&self) -> Option<Duration> {
         most_over(self.idx)?;
-        if !VAIN_DRAINS.is_noted(self.idx, Instant::now()) {
-            drain(self.idx);
-        }
-        over_after_shrinkers(self.idx).map(|over| over.delay())
+        let over = if VAIN_DRAINS.is_noted(self.idx, Instant::now()) {
+            over_after_shrinkers(self.idx, Drains::IfEnough)
+        } else {
+            over_after_drain(self.idx)
+        };
+        over.map(|over| over.delay())
     }
 
     /// Whether there is a mark to heed or a delay to keep: what [`Memcg::is_oom_killed`] and [`Memcg::throttle_delay`] would say, by
@@ -143,8 +147,7 @@ fn throttle_pinned(group: u32) -> Duration {
     }
     let start = Instant::now();
     // Always: its delay may end before it drains again.
-    drain(group);
-    if let Some(over) = over_after_shrinkers(group) {
+    if let Some(over) = over_after_drain(group) {
         wait_until_below(group, start.after(over.delay()));
     }
     Instant::now().since(start)
@@ -160,14 +163,21 @@ pub(super) fn drain(group: u32) {
     }
 }
 
+fn over_after_drain(group: u32) -> Option<Over> {
+    drain(group);
+    over_after_shrinkers(group, Drains::EachRun)
+}
+
 /// What is over `high` once shrinkers have run, of a group that was drained now or lately.
-fn over_after_shrinkers(group: u32) -> Option<Over> {
+fn over_after_shrinkers(group: u32, drains: Drains) -> Option<Over> {
     let over = most_over(group)?;
-    if over.group != group {
+    let is_above = over.group != group;
+    if is_above {
         // Who is held back below it does not drain it while it waits.
         charge::drain_subtree(over.group);
     }
-    reclaim::run_shrinkers(over.group, over.excess, ReclaimContext::Throttle);
+    let drains = if is_above { Drains::EachRun } else { drains };
+    reclaim::run_shrinkers(over.group, over.excess, ReclaimContext::Throttle, drains);
     if !is_over_high(over.group) {
         VAIN_DRAINS.forget(over.group);
     }
