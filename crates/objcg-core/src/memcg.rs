@@ -31,6 +31,7 @@ mod stock;
 mod stocks;
 mod transfer;
 mod tree;
+mod vain_drains;
 mod wait;
 mod walk;
 
@@ -213,7 +214,7 @@ impl Memcg {
     ///
     /// [`usage`]: Memcg::usage
     pub fn drain(&self) {
-        charge::drain_subtree(self.idx);
+        wait::drain(self.idx);
     }
 
     /// Makes this the group that the thread's new objects are charged to, until the guard is dropped. In a deleted group

@@ -228,6 +228,11 @@ impl Instant {
         // tidy: allow(saturating_sub): as said above
         core::time::Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// In milliseconds, which begin again from 0 after 49 days.
+    pub(crate) fn wrapping_millis(self) -> u32 {
+        (self.0 / 1_000_000) as u32
+    }
 }
 
 /// Sleeps while `word` holds `expected`, at most until `deadline`. May return for no reason.

@@ -1,13 +1,13 @@
 //! Events, peaks, and waiting: counted at every level, told to everybody who waits, in whatever way.
 
 use std::fs::File;
-use std::future::{Future, pending};
+use std::future::{Future, pending, ready};
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -320,6 +320,102 @@ fn a_wait_for_usage_ends_by_its_delay_or_by_a_mark() {
     assert_eq!(tenant.set_high(None), Ok(0));
     assert_eq!((tenant.throttle(), tenant.throttle_delay()), (Duration::ZERO, None));
     drop(held);
+}
+
+/// Small objects of a group: freed, they wait in sheaves with their charge.
+fn small_objects(tenant: &Memcg) -> Vec<Vec<u8>> {
+    (0..32).map(|_| tenant.scope(|| try_vec(64)).unwrap()).collect()
+}
+
+/// A drain stands for the next one for a few milliseconds: where the machine takes longer between the two, the test tries again.
+const MAX_TRIES: usize = 1000;
+
+#[test]
+fn a_group_that_a_drain_left_over_high_is_not_drained_at_the_next_point() {
+    let _alone = alone();
+    let tenant = group("drained-in-vain");
+    tenant.set_high(Some(KIB)).unwrap();
+    let held = [(); 2].map(|()| small_objects(&tenant));
+    let is_held_back = || {
+        let mut future = pin!(ready(()).in_memcg(&tenant));
+        future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    };
+    // How many bytes a drain finds after a point at which some objects had been freed since the last drain.
+    let found_after_point = |begin: &dyn Fn()| {
+        let freed = small_objects(&tenant);
+        begin();
+        drop(freed);
+        assert!(is_held_back());
+        let left = tenant.usage();
+        tenant.drain();
+        left - tenant.usage()
+    };
+    assert!((0..MAX_TRIES).any(|_| found_after_point(&|| tenant.drain()) >= KIB), "each point has drained");
+    let in_bounds = || {
+        tenant.set_high(None).unwrap();
+        tenant.drain();
+        tenant.set_high(Some(KIB)).unwrap();
+    };
+    assert_eq!(found_after_point(&in_bounds), 0, "the last drain left it within its high");
+    // A thread that is held back for less than the time to its next drain.
+    let delay = objcg::max_throttle_delay();
+    objcg::set_max_throttle_delay(Duration::ZERO);
+    tenant.drain();
+    drop(held);
+    assert!(tenant.usage() > KIB, "waits in sheaves");
+    let _waited = tenant.throttle();
+    assert_eq!(tenant.usage(), 0);
+    objcg::set_max_throttle_delay(delay);
+}
+
+#[test]
+fn shrinkers_that_free_enough_let_a_future_go_on_after_a_drain_in_vain() {
+    let _alone = alone();
+    let tenant = group("freed-enough");
+    tenant.set_high(Some(KIB)).unwrap();
+    let cache = Arc::new(Mutex::new(Vec::new()));
+    let shrinking = Arc::clone(&cache);
+    let shrinker = tenant.register_shrinker(move |_| {
+        let freed: Vec<Vec<u8>> = std::mem::take(&mut *shrinking.lock().unwrap());
+        freed.iter().map(|object| object.capacity() as u64).sum()
+    });
+    let poll = || pin!(ready(()).in_memcg(&tenant)).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    *cache.lock().unwrap() = [(); 4].map(|()| small_objects(&tenant)).concat();
+    tenant.drain();
+    assert_eq!(poll(), Poll::Ready(Ok(())));
+    assert_eq!(tenant.usage(), 0);
+    // What is not enough is not drained for.
+    let held = [(); 4].map(|()| small_objects(&tenant));
+    let found_after_point = || {
+        *cache.lock().unwrap() = small_objects(&tenant);
+        tenant.drain();
+        assert!(poll().is_pending() && cache.lock().unwrap().is_empty());
+        let left = tenant.usage();
+        tenant.drain();
+        left - tenant.usage()
+    };
+    assert!((0..MAX_TRIES).any(|_| found_after_point() >= KIB), "each point has drained");
+    drop((held, shrinker));
+}
+
+#[test]
+fn what_a_point_did_not_drain_is_found_while_the_future_is_held_back() {
+    let _alone = alone();
+    let tenant = group("found-later");
+    tenant.set_high(Some(KIB)).unwrap();
+    let delay = objcg::max_throttle_delay();
+    objcg::set_max_throttle_delay(FOREVER);
+    let is_held_and_woken = || {
+        let freed = small_objects(&tenant);
+        tenant.drain();
+        drop(freed);
+        let mut future = pin!(ready(()).in_memcg(&tenant));
+        // Its delay is as good as none: it is woken by usage that falls.
+        block_on(future.as_mut()).unwrap();
+        future.held_for() > Duration::ZERO
+    };
+    assert!((0..MAX_TRIES).any(|_| is_held_and_woken()), "each point has drained");
+    objcg::set_max_throttle_delay(delay);
 }
 
 #[test]

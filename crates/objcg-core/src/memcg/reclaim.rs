@@ -28,6 +28,15 @@ const LIMIT_SHARE: u64 = 32;
 /// A pass runs a registration this often on average, if it keeps freeing and keeps being the largest.
 const RUNS_EACH: usize = 4;
 
+/// When a pass has drained what shrinkers have freed into stocks and sheaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drains {
+    /// After each run: the same registration may be asked again, by what is left.
+    EachRun,
+    /// Once enough was freed, if ever: each registration is asked once.
+    IfEnough,
+}
+
 /// Has memory of the group and its descendants taken back; returns how many bytes usage fell by. 0 in a shrinker. The group is
 /// pinned.
 pub(super) fn reclaim(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 {
@@ -36,7 +45,7 @@ pub(super) fn reclaim(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 
     }
     let before = node(top).counter.usage();
     charge::drain_subtree(top);
-    run_shrinkers(top, nr_wanted, context);
+    run_shrinkers(top, nr_wanted, context, Drains::EachRun);
     // tidy: allow(saturating_sub): others may have charged meanwhile
     before.saturating_sub(node(top).counter.usage())
 }
@@ -53,19 +62,19 @@ pub(super) fn make_room(refusing: u32, nr_bytes: u64) -> bool {
     // tidy: allow(saturating_sub): there was no room a moment ago, and may be now
     let missing = (counter.usage() + nr_bytes).saturating_sub(max);
     let nr_wanted = missing.max(MIN_WANTED.min(max / LIMIT_SHARE));
-    run_shrinkers(refusing, nr_wanted, ReclaimContext::Allocation) > 0
+    run_shrinkers(refusing, nr_wanted, ReclaimContext::Allocation, Drains::EachRun) > 0
 }
 
-/// Has shrinkers run; returns how much they say that they freed. The group was drained: what stocks and free objects keep is no
-/// excess over anybody's protection.
-pub(super) fn run_shrinkers(top: u32, nr_wanted: u64, context: ReclaimContext) -> u64 {
+/// Has shrinkers run; returns how much they say that they freed. The group was drained, so that what stocks and free objects keep is no
+/// excess over anybody's protection; at a throttle point it may have been some milliseconds ago: what it has freed since then counts.
+pub(super) fn run_shrinkers(top: u32, nr_wanted: u64, context: ReclaimContext, drains: Drains) -> u64 {
     if shrinker::all().is_empty() || nr_wanted == 0 {
         return 0;
     }
     let passes = || {
-        let mut freed = pass(top, nr_wanted, context, effective_low);
+        let mut freed = pass(top, nr_wanted, context, drains, effective_low);
         if freed == 0 && context == ReclaimContext::Allocation {
-            freed = pass(top, nr_wanted, context, |_, _| 0);
+            freed = pass(top, nr_wanted, context, drains, |_, _| 0);
         }
         freed
     };
@@ -75,19 +84,24 @@ pub(super) fn run_shrinkers(top: u32, nr_wanted: u64, context: ReclaimContext) -
 /// The place of a registration in the order: by excess, then by number. A pass goes down it.
 type Rank = (u64, u32);
 
-fn pass(top: u32, nr_wanted: u64, context: ReclaimContext, protection: fn(u32, u32) -> u64) -> u64 {
+fn pass(top: u32, nr_wanted: u64, context: ReclaimContext, drains: Drains, protection: fn(u32, u32) -> u64) -> u64 {
     let mut freed: u64 = 0;
+    // Of that, what is in stocks and sheaves: it must not look like an excess that is still there.
+    let mut undrained: u64 = 0;
     let mut last: Option<Rank> = None;
     for _ in 0..shrinker::all().len() * RUNS_EACH {
         let Some((rank, visit)) = next_below(top, last, protection) else { break };
         last = Some(rank);
+        let Some(excess @ 1..) = rank.0.checked_sub(undrained) else { continue };
         let wanted = nr_wanted - freed;
-        let freed_now = visit.run(&ShrinkControl { nr_bytes: wanted.min(rank.0), context });
-        if freed_now > 0 {
-            // What it has freed is in stocks and sheaves: it must not look like an excess that is still there.
-            charge::drain_subtree(top);
-        }
+        let freed_now = visit.run(&ShrinkControl { nr_bytes: wanted.min(excess), context });
         freed = freed.checked_add(freed_now).unwrap_or(nr_wanted);
+        if freed_now > 0 && (drains == Drains::EachRun || freed >= nr_wanted) {
+            charge::drain_subtree(top);
+        } else {
+            // Less than is wanted.
+            undrained += freed_now;
+        }
         if freed >= nr_wanted {
             break;
         }

@@ -10,7 +10,9 @@ use super::charge::{PinnedNode, ancestors};
 use super::events::{CHANGES, Events};
 use super::node::{ROOT, node};
 use super::page_counter::{MARKED, SUBTREE, UNLIMITED};
+use super::reclaim::Drains;
 use super::shrinker::ReclaimContext;
+use super::vain_drains::VAIN_DRAINS;
 use super::{ROOT_VESSEL, charge, current, oom, reclaim};
 use crate::os::Instant;
 use crate::sync::{AtomicU64, Ordering};
@@ -68,11 +70,19 @@ impl Memcg {
         most_over(self.idx).map(|over| over.delay())
     }
 
-    /// The same, after stocks and shrinkers have given back what they can: how [`Memcg::throttle`] begins, for those who wait otherwise.
-    /// To be called where the thread holds no locks.
+    /// The same, after stocks and shrinkers have given back what they can: how [`Memcg::throttle`] begins, for those who wait otherwise,
+    /// and call [`Memcg::drain`] from time to time while they do. A group that a drain a few milliseconds ago has left over
+    /// its `high` is not drained again, unless its shrinkers free enough: they find what else it has freed since then. To be called
+    /// where the thread holds no locks.
     #[must_use]
     pub fn throttle_delay_after_reclaim(&self) -> Option<Duration> {
-        over_after_reclaim(self.idx).map(|over| over.delay())
+        most_over(self.idx)?;
+        let over = if VAIN_DRAINS.is_noted(self.idx, Instant::now()) {
+            over_after_shrinkers(self.idx, Drains::IfEnough)
+        } else {
+            over_after_drain(self.idx)
+        };
+        over.map(|over| over.delay())
     }
 
     /// Whether there is a mark to heed or a delay to keep: what [`Memcg::is_oom_killed`] and [`Memcg::throttle_delay`] would say, by
@@ -136,21 +146,47 @@ fn throttle_pinned(group: u32) -> Duration {
         return Duration::ZERO;
     }
     let start = Instant::now();
-    if let Some(over) = over_after_reclaim(group) {
+    // Always: its delay may end before it drains again.
+    if let Some(over) = over_after_drain(group) {
         wait_until_below(group, start.after(over.delay()));
     }
     Instant::now().since(start)
 }
 
-fn over_after_reclaim(group: u32) -> Option<Over> {
-    most_over(group)?;
+/// Drains a group, and notes whether that was in vain.
+pub(super) fn drain(group: u32) {
     charge::drain_subtree(group);
+    if is_over_high(group) {
+        VAIN_DRAINS.note(group, Instant::now());
+    } else {
+        VAIN_DRAINS.forget(group);
+    }
+}
+
+fn over_after_drain(group: u32) -> Option<Over> {
+    drain(group);
+    over_after_shrinkers(group, Drains::EachRun)
+}
+
+/// What is over `high` once shrinkers have run, of a group that was drained now or lately.
+fn over_after_shrinkers(group: u32, drains: Drains) -> Option<Over> {
     let over = most_over(group)?;
-    if over.group != group {
+    let is_above = over.group != group;
+    if is_above {
+        // Who is held back below it does not drain it while it waits.
         charge::drain_subtree(over.group);
     }
-    reclaim::run_shrinkers(over.group, over.excess, ReclaimContext::Throttle);
+    let drains = if is_above { Drains::EachRun } else { drains };
+    reclaim::run_shrinkers(over.group, over.excess, ReclaimContext::Throttle, drains);
+    if !is_over_high(over.group) {
+        VAIN_DRAINS.forget(over.group);
+    }
     most_over(group)
+}
+
+fn is_over_high(group: u32) -> bool {
+    let counter = &node(group).counter;
+    counter.usage() > counter.high()
 }
 
 /// Where a path from a group to the root is furthest over `high`, in parts of `high`.
@@ -190,7 +226,7 @@ fn wait_until_below(group: u32, deadline: Instant) {
         if node(group).pin.is_dead() || oom::killed_by(group).is_some() || now >= deadline {
             return;
         }
-        if node(over.group).counter.usage() <= node(over.group).counter.high() {
+        if !is_over_high(over.group) {
             continue;
         }
         signal.sleep(prepared, deadline.min(now.after(DRAIN_EVERY)));

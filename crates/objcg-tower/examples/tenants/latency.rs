@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::random::Random;
+
 /// Of each turn the latencies of one kind of round.
 pub(crate) type Turns = Vec<Vec<Duration>>;
 
@@ -42,7 +44,7 @@ impl Ratio {
         };
         let mut ratios = of.iter().zip(against).filter_map(ratio_of).collect::<Vec<_>>();
         let value = median(&mut ratios)?;
-        let mut random = Random(1);
+        let mut random = Random::new(1);
         let mut draw = |_| {
             let mut drawn = ratios.iter().map(|_| ratios[random.below(ratios.len())]).collect::<Vec<_>>();
             median(&mut drawn)
@@ -65,18 +67,6 @@ fn median(values: &mut [f64]) -> Option<f64> {
 fn percentile(latencies: &mut [Duration], percent: usize) -> Duration {
     let Some(rank) = (latencies.len() * percent).div_ceil(100).checked_sub(1) else { return Duration::ZERO };
     *latencies.select_nth_unstable(rank).1
-}
-
-/// Marsaglia's xorshift: the same draws in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::client::{Client, Epoch};
 
 /// Connections of good clients, and how often each asks.
 const NR_CONNECTIONS: u32 = 8;
-const INTERVAL: Duration = Duration::from_millis(4);
+const INTERVAL: Duration = Duration::from_millis(2);
 /// Values that a good tenant asks for: about half of them fit its cache.
 const NR_KEYS: u64 = 256;
 /// Between the start of a round's clients and the first request, and after the last one.
@@ -24,8 +24,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Between two requests of a bad tenant.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// What the bad tenants do, in the order of their numbers; the good ones come after them.
-pub(crate) const BAD: [&str; 3] = ["leak", "huge", "spawn"];
+/// What the bad tenants do, in the order of their numbers; the good ones come after them. The last one is bad to nobody: it does the work
+/// of the one that leaks, and keeps nothing, so that there is something to compare with.
+pub(crate) const BAD: [&str; 4] = ["leak", "huge", "spawn", "busy"];
 
 /// A kind of round: which of the bad tenants do what they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +37,11 @@ pub(crate) struct Kind {
 
 pub(crate) const NONE: Kind = Kind { name: "none", bad: &[] };
 pub(crate) const LEAK: Kind = Kind { name: "leak", bad: &[0] };
+pub(crate) const BUSY: Kind = Kind { name: "busy", bad: &[3] };
 pub(crate) const ALL: Kind = Kind { name: "all", bad: &[0, 1, 2] };
 /// What `--bad` can say.
-pub(crate) const KINDS: [Kind; 4] = [LEAK, Kind { name: "huge", bad: &[1] }, Kind { name: "spawn", bad: &[2] }, ALL];
+pub(crate) const KINDS: [Kind; 5] =
+    [LEAK, Kind { name: "huge", bad: &[1] }, Kind { name: "spawn", bad: &[2] }, BUSY, ALL];
 
 pub(crate) struct Plan {
     pub(crate) nr_tenants: usize,
@@ -68,8 +71,17 @@ pub(crate) type Rounds = Vec<Vec<Answer>>;
 pub(crate) struct Outcome {
     /// Of each kind of the plan.
     pub(crate) rounds: Vec<Rounds>,
+    /// What the process took of the CPUs, and how long, in all rounds of each kind.
+    pub(crate) used: Vec<Used>,
     /// Of each bad tenant.
     pub(crate) bad: [Answers; BAD.len()],
+}
+
+/// CPU time of the whole process in a time.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Used {
+    pub(crate) cpu: Duration,
+    pub(crate) time: Duration,
 }
 
 struct Load<'a> {
@@ -89,7 +101,11 @@ pub(crate) fn run(
     mut progress: impl FnMut(usize),
 ) -> Result<Outcome, AnyError> {
     let load = Load { plan, address, epoch, nr_asked: AtomicU64::new(0), is_over: AtomicBool::new(false) };
-    let mut outcome = Outcome { rounds: plan.kinds.iter().map(|_| Rounds::new()).collect(), bad: Default::default() };
+    let mut outcome = Outcome {
+        rounds: plan.kinds.iter().map(|_| Rounds::new()).collect(),
+        used: vec![Used::default(); plan.kinds.len()],
+        bad: Default::default(),
+    };
     // Fills the caches.
     load.round(NONE, &mut outcome.bad)?;
     let nr_kinds = plan.kinds.len();
@@ -97,7 +113,10 @@ pub(crate) fn run(
         progress(number);
         // Each turn begins with another kind: what a round leaves behind meets all of them.
         let kind = (number + number / nr_kinds) % nr_kinds;
+        let (cpu, start) = (cpu_time()?, Instant::now());
         let answers = load.round(plan.kinds[kind], &mut outcome.bad)?;
+        outcome.used[kind].cpu += cpu_time()? - cpu;
+        outcome.used[kind].time += start.elapsed();
         outcome.rounds[kind].push(answers);
     }
     Ok(outcome)
@@ -140,7 +159,7 @@ impl Load<'_> {
             let tenant = BAD.len() + (number % nr_good) as usize;
             // Scattered over the keys, in the same order each time.
             let key = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & (NR_KEYS - 1);
-            let path = format!("/{tenant}/read/{key}");
+            let path = format!("/{tenant}/serve/{key}");
             let start = sleep_until(due);
             let response = client.ask(&path)?;
             let served = response.answered_at.saturating_duration_since(start);
@@ -162,6 +181,17 @@ impl Load<'_> {
         }
         Ok(answers)
     }
+}
+
+/// What the process has taken of the CPUs, to a hundredth of a second: `utime` and `stime` in `/proc/self/stat`.
+fn cpu_time() -> Result<Duration, AnyError> {
+    const TICKS_PER_SEC: u32 = 100;
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // The second field is a name in parentheses, which may contain anything.
+    let (_, fields) = text.rsplit_once(')').ok_or("no name in stat")?;
+    let times = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
+    let nr_ticks = times.sum::<Result<u32, _>>()?;
+    Ok(Duration::from_secs(1) * nr_ticks / TICKS_PER_SEC)
 }
 
 /// Returns when it woke up; `due` at once if that has passed.

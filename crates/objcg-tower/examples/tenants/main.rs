@@ -1,22 +1,24 @@
 //! A hundred tenants in one server, three of them bad: `cargo run --release --example tenants`.
 //!
 //! An axum server on the loopback interface. Each tenant has a group with limits and a cache that can be shrunk. One tenant leaks,
-//! one asks for 10 GB, one spawns tasks without end; the others read. Rounds in which nobody is bad, in which one tenant leaks, and in
-//! which all three are bad alternate, so that the good tenants' latencies can be compared. At the end the tenants are dropped,
-//! and nothing is charged to them any more.
+//! one asks for 10 GB, one spawns tasks without end; the others serve. Rounds in which nobody is bad, in which one tenant leaks,
+//! in which another one does the same work and keeps nothing, and in which all three are bad alternate, so that the good tenants'
+//! latencies can be compared. At the end the tenants are dropped, and nothing is charged to them any more.
 
 mod client;
 mod latency;
 mod load;
+mod random;
 mod report;
 mod server;
 mod tenant;
+mod working_set;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use client::Epoch;
-use load::{ALL, KINDS, Kind, LEAK, NONE, Plan};
+use load::{ALL, BUSY, KINDS, Kind, LEAK, NONE, Plan};
 use objcg::Objcg;
 use report::{Report, resident_bytes};
 use server::{Server, Tenants};
@@ -27,12 +29,13 @@ static GLOBAL: Objcg = Objcg;
 pub(crate) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 const HELP: &str =
-    "A hundred tenants in one server: one leaks, one asks for 10 GB, one spawns without end, the others read.
+    "A hundred tenants in one server: one leaks, one asks for 10 GB, one spawns without end, the others serve.
 
 Usage: tenants [--bad KIND]... [--json] [--help]
 
   --bad KIND  compares rounds in which this tenant is bad with rounds in which nobody is: leak, huge, spawn,
-              or all for all three; unless it is said, `--bad leak --bad all`
+              or all for all three; or busy, in which a tenant does the work of the one that leaks and keeps nothing;
+              unless it is said, `--bad leak --bad busy --bad all`
   --json      prints the figures of all tenants and rounds as one JSON object
   --help      prints this";
 
@@ -100,7 +103,7 @@ impl Options {
             }
         }
         if options.kinds == [NONE] {
-            options.kinds.extend([LEAK, ALL]);
+            options.kinds.extend([LEAK, BUSY, ALL]);
         }
         Ok(options)
     }
@@ -125,7 +128,7 @@ mod tests {
     use std::sync::{Mutex, PoisonError};
     use std::time::Duration;
 
-    use super::load::{ALL, Kind, LEAK, NONE};
+    use super::load::{ALL, BUSY, Kind, LEAK, NONE};
     use super::{Options, Plan, Report, run};
 
     /// The server's group has one name, and the memory that is resident is that of all that runs.
@@ -154,22 +157,32 @@ mod tests {
     #[test]
     fn bad_tenants_get_their_errors_and_nobody_else_does() {
         let report = short_runs(&[NONE, ALL], |report| is_ended(report, 0) && is_ended(report, 2));
-        let [leak, huge, spawn] = report.bad() else { panic!("three bad tenants") };
+        let [leak, huge, spawn, busy] = report.bad() else { panic!("three bad tenants and a busy one") };
         assert!(leak.events.oom_kill > 0);
         assert_eq!(huge.answers.keys().collect::<Vec<_>>(), [&413], "it asks for too much, and that is all");
         assert_eq!(huge.events.oom_kill, 0);
         assert!(spawn.events.oom_kill > 0);
+        assert!(busy.answers.is_empty(), "it is not asked");
         nobody_else_fails(&report);
     }
 
     #[test]
     fn one_tenant_that_leaks_gets_its_errors_and_nobody_else_does() {
         let report = short_runs(&[NONE, LEAK], |report| is_ended(report, 0));
-        let [leak, huge, spawn] = report.bad() else { panic!("three bad tenants") };
+        let [leak, huge, spawn, busy] = report.bad() else { panic!("three bad tenants and a busy one") };
         assert!(leak.events.oom_kill > 0);
-        assert!(huge.answers.is_empty() && spawn.answers.is_empty(), "they are not asked");
+        assert!([huge, spawn, busy].iter().all(|tenant| tenant.answers.is_empty()), "they are not asked");
         let allowed = report.limits + report.limits / 10;
         assert!(report.rss < allowed, "{} bytes are resident, {allowed} allowed", report.rss);
+        nobody_else_fails(&report);
+    }
+
+    #[test]
+    fn one_tenant_that_is_busy_meets_no_limit() {
+        let report = short_runs(&[NONE, BUSY], |report| !report.bad()[3].answers.is_empty());
+        let [.., busy] = report.bad() else { panic!("a busy tenant") };
+        assert_eq!(busy.answers.keys().collect::<Vec<_>>(), [&200]);
+        assert_eq!(busy.events, objcg::Events::default());
         nobody_else_fails(&report);
     }
 
@@ -179,7 +192,7 @@ mod tests {
             let options = Options::parse(arguments.iter().map(|argument| (*argument).to_owned()));
             options.map(|options| options.kinds.iter().map(|kind| kind.name).collect::<Vec<_>>())
         };
-        assert_eq!(kinds_of(&[]).unwrap(), ["none", "leak", "all"]);
+        assert_eq!(kinds_of(&[]).unwrap(), ["none", "leak", "busy", "all"]);
         assert_eq!(kinds_of(&["--bad", "spawn", "--json", "--bad", "spawn"]).unwrap(), ["none", "spawn"]);
         assert!(kinds_of(&["--bad", "none"]).is_err());
         assert!(kinds_of(&["--bad"]).is_err());

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::AnyError;
 use crate::latency::{Latencies, Ratio, Turns};
-use crate::load::{Answer, Answers, BAD, Outcome, Plan, Rounds};
+use crate::load::{Answer, Answers, BAD, Outcome, Plan, Rounds, Used};
 use crate::server::Tenants;
 use crate::tenant::MAX;
 
@@ -30,6 +30,7 @@ pub(crate) struct Report {
 /// The good tenants' answers in the rounds of one kind.
 pub(crate) struct KindColumn {
     name: &'static str,
+    used: Used,
     pub(crate) nr_requests: u64,
     pub(crate) nr_failed: u64,
     served: Latencies,
@@ -70,7 +71,7 @@ impl Report {
             memcg.drain();
             TenantRow {
                 name,
-                does: BAD.get(number).copied().unwrap_or("read"),
+                does: BAD.get(number).copied().unwrap_or("serve"),
                 answers,
                 peak: memcg.peak(),
                 reclaimed,
@@ -79,10 +80,12 @@ impl Report {
                 left: memcg.usage(),
             }
         });
-        let kinds = plan.kinds.iter().zip(&outcome.rounds);
+        let kinds = plan.kinds.iter().zip(&outcome.used).zip(&outcome.rounds);
         Report {
             tenants: rows.collect(),
-            kinds: kinds.map(|(kind, rounds)| KindColumn::new(kind.name, rounds, &outcome.rounds[0])).collect(),
+            kinds: kinds
+                .map(|((kind, used), rounds)| KindColumn::new(kind.name, *used, rounds, &outcome.rounds[0]))
+                .collect(),
             rss,
             before,
             limits,
@@ -105,12 +108,13 @@ impl Report {
         );
         let (bad, good) = (self.bad(), &self.tenants[BAD.len()..]);
         bad.iter().chain(good.iter().take(NR_GOOD_ROWS)).for_each(TenantRow::print);
-        println!("… and {} more that read, in `--json`", good.len().saturating_sub(NR_GOOD_ROWS));
+        println!("… and {} more that serve, in `--json`", good.len().saturating_sub(NR_GOOD_ROWS));
         println!("\nrefused: {}", refusals(bad));
         println!();
         self.print_row(&format!("the {} good tenants; bad are:", good.len()), |kind| kind.name.to_owned());
         self.print_row("requests", |kind| kind.nr_requests.to_string());
         self.print_row("failed requests", |kind| kind.nr_failed.to_string());
+        self.print_row("CPUs in use, with the clients", |kind| format!("{:.2}", kind.cpus_used()));
         self.print_row("p50 of all rounds", |kind| micros(kind.served.p50));
         self.print_row("p99 of all rounds", |kind| micros(kind.served.p99));
         self.print_row("p99 until a client has read it", |kind| micros(kind.read.p99));
@@ -157,12 +161,13 @@ impl Report {
 }
 
 impl KindColumn {
-    fn new(name: &'static str, rounds: &Rounds, without: &Rounds) -> KindColumn {
+    fn new(name: &'static str, used: Used, rounds: &Rounds, without: &Rounds) -> KindColumn {
         let answers = || rounds.iter().flatten();
         let is_baseline = std::ptr::eq(rounds, without);
         let p99s = served(rounds).into_iter().map(|round| Latencies::of(round.into_iter()).p99).collect::<Vec<_>>();
         KindColumn {
             name,
+            used,
             nr_requests: answers().count() as u64,
             nr_failed: answers().filter(|answer| answer.status != 200).count() as u64,
             served: Latencies::of(answers().map(|answer| answer.served)),
@@ -173,9 +178,15 @@ impl KindColumn {
         }
     }
 
+    /// How many CPUs the whole process was using, its clients with it.
+    fn cpus_used(&self) -> f64 {
+        self.used.cpu.as_secs_f64() / self.used.time.as_secs_f64()
+    }
+
     fn json(&self) -> Value {
         json!({
             "bad": self.name,
+            "cpus_used": self.cpus_used(),
             "requests": self.nr_requests,
             "failed": self.nr_failed,
             "served": self.served.json(),

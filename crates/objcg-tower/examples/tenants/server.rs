@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::get;
@@ -100,10 +100,11 @@ fn router(tenants: Arc<Tenants>, epoch: Epoch) -> Router {
     let choosing = Arc::clone(&tenants);
     let layer = MemcgLayer::new(move |request| choosing.group_of(request.uri.path())).patience(PATIENCE);
     Router::new()
-        .route("/{tenant}/read/{key}", get(read))
+        .route("/{tenant}/serve/{key}", get(serve))
         .route("/{tenant}/leak", get(leak))
         .route("/{tenant}/huge", get(huge))
         .route("/{tenant}/spawn", get(spawn))
+        .route("/{tenant}/busy", get(busy))
         .layer(layer)
         .layer(map_response(move |mut response: Response| async move {
             response.headers_mut().insert(ANSWERED_AT, epoch.nanos().into());
@@ -112,11 +113,13 @@ fn router(tenants: Arc<Tenants>, epoch: Epoch) -> Router {
         .with_state(tenants)
 }
 
-async fn read(
+/// The value, and beside it what came of the work.
+async fn serve(
     State(tenants): State<Arc<Tenants>>,
     Path((number, key)): Path<(usize, u64)>,
-) -> Result<Bytes, StatusCode> {
-    Ok(tenants.of_number(number)?.read(key))
+) -> Result<([(&'static str, HeaderValue); 1], Bytes), StatusCode> {
+    let (sum, value) = tenants.of_number(number)?.serve(key);
+    Ok(([("x-sum", sum.into())], value))
 }
 
 async fn leak(State(tenants): State<Arc<Tenants>>, Path(number): Path<usize>) -> Result<(), StatusCode> {
@@ -131,5 +134,10 @@ async fn huge(State(tenants): State<Arc<Tenants>>, Path(number): Path<usize>) ->
 
 async fn spawn(State(tenants): State<Arc<Tenants>>, Path(number): Path<usize>) -> Result<(), StatusCode> {
     tenants.of_number(number)?.spawn_for_ever().await;
+    Ok(())
+}
+
+async fn busy(State(tenants): State<Arc<Tenants>>, Path(number): Path<usize>) -> Result<(), StatusCode> {
+    tenants.of_number(number)?.be_busy();
     Ok(())
 }

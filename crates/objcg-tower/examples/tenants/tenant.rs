@@ -9,7 +9,7 @@ use objcg::{Memcg, OomPolicy, ShrinkControl, Shrinker};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
-use crate::AnyError;
+use crate::{AnyError, working_set};
 
 /// The limits of each tenant in bytes.
 pub(crate) const MAX: u64 = 4 << 20;
@@ -31,6 +31,7 @@ pub(crate) struct Tenant {
     /// The shrinker is called in the middle of any allocation: it tries the lock, and nothing waits inside.
     cache: Arc<Mutex<Cache<u64, Bytes, Bytewise>>>,
     leaked: Mutex<Vec<Vec<u8>>>,
+    nr_requests: AtomicU64,
     tasks: Arc<Tasks>,
     reclaimed_bytes: Arc<AtomicU64>,
     /// Holds the group and the cache.
@@ -78,6 +79,7 @@ impl Tenant {
             memcg,
             cache,
             leaked: Mutex::default(),
+            nr_requests: AtomicU64::new(0),
             tasks: Arc::new(Tasks {
                 start: Instant::now(),
                 nr_living: AtomicU64::new(0),
@@ -88,8 +90,14 @@ impl Tenant {
         })
     }
 
-    /// What a good request does: a value from the cache, or made and put there.
-    pub(crate) fn read(&self, key: u64) -> Bytes {
+    /// What a good request does: it works with objects of its own, and reads the cache. What came of the work, and the value.
+    pub(crate) fn serve(&self, key: u64) -> (u64, Bytes) {
+        let number = self.nr_requests.fetch_add(1, Ordering::Relaxed);
+        (working_set::work(number << 32 | key), self.read(key))
+    }
+
+    /// A value from the cache, or made and put there.
+    fn read(&self, key: u64) -> Bytes {
         if let Some(value) = self.cache.lock().expect("nobody panics with it").get(&key) {
             return value.clone();
         }
@@ -101,11 +109,16 @@ impl Tenant {
     /// Uses the cache, and keeps memory that it never gives back: until the tenant is ended.
     pub(crate) fn leak(&self) {
         let bytes = vec![1; LEAK_BYTES];
-        let mut leaked = self.leaked.lock().expect("nobody panics with it");
-        leaked.push(bytes);
-        let nr_leaked = leaked.len() as u64;
-        drop(leaked);
-        (0..VALUES_A_LEAK).for_each(|value| drop(self.read(nr_leaked * VALUES_A_LEAK + value)));
+        self.leaked.lock().expect("nobody panics with it").push(bytes);
+        // Values that nobody has read yet.
+        let number = self.nr_requests.fetch_add(1, Ordering::Relaxed);
+        (0..VALUES_A_LEAK).for_each(|value| drop(self.read(number * VALUES_A_LEAK + value)));
+    }
+
+    /// Does all that one that leaks does, and gives the memory back.
+    pub(crate) fn be_busy(&self) {
+        self.leak();
+        self.leaked.lock().expect("nobody panics with it").clear();
     }
 
     /// Asks for more than there is, and is told so.
