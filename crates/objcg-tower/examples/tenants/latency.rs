@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use crate::random::Random;
-
 /// Of each turn the latencies of one kind of round.
 pub(crate) type Turns = Vec<Vec<Duration>>;
 
@@ -44,9 +42,9 @@ impl Ratio {
         };
         let mut ratios = of.iter().zip(against).filter_map(ratio_of).collect::<Vec<_>>();
         let value = median(&mut ratios)?;
-        let mut random = Random::new(1);
+        let mut random = fastrand::Rng::with_seed(1);
         let mut draw = |_| {
-            let mut drawn = ratios.iter().map(|_| ratios[random.below(ratios.len())]).collect::<Vec<_>>();
+            let mut drawn = ratios.iter().map(|_| ratios[random.usize(..ratios.len())]).collect::<Vec<_>>();
             median(&mut drawn)
         };
         let mut medians = (0..NR_DRAWS).filter_map(&mut draw).collect::<Vec<_>>();

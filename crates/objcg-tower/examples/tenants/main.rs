@@ -8,7 +8,6 @@
 mod client;
 mod latency;
 mod load;
-mod random;
 mod report;
 mod server;
 mod tenant;

@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use crate::random::Random;
+use fastrand::Rng;
 
 const MIN_OBJECTS: usize = 20;
 const MAX_OBJECTS: usize = 400;
@@ -19,27 +19,32 @@ const MAX_BYTES: f64 = 2048.0;
 
 /// Drawn before; in no memory that a tenant is charged.
 static SIZES: LazyLock<[u16; 4096]> = LazyLock::new(|| {
-    let mut random = Random::new(0);
-    std::array::from_fn(|_| (MEDIAN * (SIGMA * random.normal()).exp()).clamp(MIN_BYTES, MAX_BYTES) as u16)
+    let mut random = Rng::with_seed(0);
+    std::array::from_fn(|_| (MEDIAN * (SIGMA * normal(&mut random)).exp()).clamp(MIN_BYTES, MAX_BYTES) as u16)
 });
 
 /// Does the work of one request; returns the sum of all bytes of its objects.
 pub(crate) fn work(seed: u64) -> u64 {
-    let mut random = Random::new(seed);
-    let nr_objects = MIN_OBJECTS + random.below(MAX_OBJECTS - MIN_OBJECTS + 1);
+    let mut random = Rng::with_seed(seed);
+    let nr_objects = MIN_OBJECTS + random.usize(..=MAX_OBJECTS - MIN_OBJECTS);
     let mut objects = Vec::with_capacity(nr_objects);
     objects.extend((0..nr_objects).map(|_| new_object(&mut random)));
-    let nr_replaced = MIN_REPLACED + random.below((nr_objects / 2).min(MAX_REPLACED) - MIN_REPLACED + 1);
+    let nr_replaced = MIN_REPLACED + random.usize(..=(nr_objects / 2).min(MAX_REPLACED) - MIN_REPLACED);
     for _ in 0..nr_replaced {
-        objects.swap_remove(random.below(objects.len()));
+        objects.swap_remove(random.usize(..objects.len()));
     }
     objects.extend((0..nr_replaced).map(|_| new_object(&mut random)));
     objects.iter().flatten().map(|byte| u64::from(*byte)).sum()
 }
 
-fn new_object(random: &mut Random) -> Vec<u8> {
-    let size = SIZES[random.below(SIZES.len())];
+fn new_object(random: &mut Rng) -> Vec<u8> {
+    let size = SIZES[random.usize(..SIZES.len())];
     vec![size as u8 | 1; usize::from(size)]
+}
+
+/// A number of the normal distribution (Box and Muller).
+fn normal(random: &mut Rng) -> f64 {
+    (-2.0 * (1.0 - random.f64()).ln()).sqrt() * (std::f64::consts::TAU * random.f64()).cos()
 }
 
 #[cfg(test)]
