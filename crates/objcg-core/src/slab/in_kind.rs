@@ -21,7 +21,7 @@ pub(super) fn init() {
 
 /// Gives back what free objects keep charged to a group and its descendants.
 fn discharge(top: u32) {
-    let mut members = Members { top, last: (0, false) };
+    let mut members = Members::of(top);
     caches().iter().chain(typed_caches()).for_each(|cache| cache.discharge(&mut members));
 }
 
@@ -33,25 +33,29 @@ pub(crate) fn bound() -> u64 {
     on_cpus + (nr_bytes + nr_bytes / SMALLEST * hooks::OWNER_BYTES) as u64
 }
 
-/// Which owners belong to a subtree; neighbours tend to have the same owner, so the last answer is kept.
+/// How many answers [`Members`] keeps; a power of two.
+const NR_ANSWERS: usize = 128;
+
+/// Which owners belong to a subtree. Neighbouring objects have few owners, which alternate: answers are kept.
 pub(crate) struct Members {
     top: u32,
-    last: (u32, bool),
+    answers: [(u32, bool); NR_ANSWERS],
 }
 
 impl Members {
     pub(crate) fn of(top: u32) -> Members {
-        Members { top, last: (0, false) }
+        Members { top, answers: [(ROOT_VESSEL, false); NR_ANSWERS] }
     }
 
     pub(crate) fn contain(&mut self, owner: u32) -> bool {
-        if owner == 0 {
+        if owner == ROOT_VESSEL {
             return false;
         }
-        if self.last.0 != owner {
-            self.last = (owner, hooks::leads_to(owner, self.top));
+        let answer = &mut self.answers[owner as usize % NR_ANSWERS];
+        if answer.0 != owner {
+            *answer = (owner, hooks::leads_to(owner, self.top));
         }
-        self.last.1
+        answer.1
     }
 }
 
