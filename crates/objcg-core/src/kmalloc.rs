@@ -307,7 +307,7 @@ fn fits_in_place(size: usize, nr_bytes: usize, align: usize) -> bool {
 /// Looks an address up; aborts unless an object starts there.
 fn find(address: NonNull<u8>) -> Found {
     let addr = address.as_ptr() as usize;
-    let Some(of) = page_alloc::page_at(addr) else { return Found::Huge };
+    let Some(of) = page_alloc::lookup_at(addr) else { return Found::Huge };
     if let Some(object) = SlabObject::in_page(address, of) {
         return Found::Slab(object);
     }

@@ -1,6 +1,6 @@
 //! Pages: runs of 4 KiB pages from the region, given back to the operating system with hysteresis.
 //!
-//! Key types: [`Page`] (the descriptor), [`Run`] (an owned run, move-only), [`RunHeap`]. Below: `os`. Above: slabs, large
+//! Key types: [`Lookup`] and [`Page`] (the descriptor), [`Run`] (an owned run, move-only), [`RunHeap`]. Below: `os`. Above: slabs, large
 //! objects, the engine's own tables. One lock, the *page lock*, guards the free runs and the shape of all runs; it is the
 //! innermost of the engine's locks.
 //!
@@ -20,9 +20,9 @@ use crate::report::die;
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
 
 pub(crate) use heap::RunHeap;
-pub(crate) use page::{Page, PageIdx, PageKind};
+pub(crate) use page::{Lookup, Page, PageIdx, PageKind};
 use region::Reservation;
-pub(crate) use region::{address, end, page, page_at};
+pub(crate) use region::{address, end, lookup, lookup_at, page};
 use runs::FreeRuns;
 
 const DIRTY_BASE_PAGES: usize = (3 << 19) / PAGE_SIZE;
@@ -48,9 +48,9 @@ impl Run {
         address(self.head)
     }
 
-    /// The descriptors of its pages.
-    pub(crate) fn pages(&self) -> impl Iterator<Item = &'static Page> + use<> {
-        (self.head.0..self.head.0 + self.nr_pages).map(|idx| page(PageIdx(idx)))
+    /// What addresses in its pages lead to.
+    pub(crate) fn lookups(&self) -> impl Iterator<Item = &'static Lookup> + use<> {
+        (self.head.0..self.head.0 + self.nr_pages).map(|idx| lookup(PageIdx(idx)))
     }
 
     /// The run whose head this is; whoever asks must own it.
@@ -299,21 +299,20 @@ impl PageAlloc {
 
 /// Sets the descriptors of a run that is handed out: its head, and its last page, which must not look free any more.
 fn mark_used(run: PageIdx, nr_pages: u32, kind: PageKind) {
-    let last = page(run.add(nr_pages - 1));
-    last.set_kind(PageKind::Tail);
-    last.set_head(run);
-    let head = page(run);
-    head.set_kind(kind);
-    head.set_head(run);
-    head.set_nr_pages(nr_pages);
+    let last = run.add(nr_pages - 1);
+    page(last).set_kind(PageKind::Tail);
+    lookup(last).set_head(run);
+    page(run).set_kind(kind);
+    lookup(run).set_head(run);
+    page(run).set_nr_pages(nr_pages);
 }
 
 /// Makes every page of a run lead to its head, for runs that are looked up by addresses inside them.
 pub(crate) fn mark_tails(run: &Run) {
     for offset in 1..run.nr_pages {
-        let tail = page(run.head.add(offset));
-        tail.set_kind(PageKind::Tail);
-        tail.set_head(run.head);
+        let tail = run.head.add(offset);
+        page(tail).set_kind(PageKind::Tail);
+        lookup(tail).set_head(run.head);
     }
 }
 
@@ -377,7 +376,7 @@ fn release_memory(run: PageIdx, nr_pages: u32) -> bool {
 }
 
 /// The head of the run that a page is in. Aborts when the page, that of `addr`, is not in any run that was handed out.
-pub(crate) fn head_of(addr: usize, of: &Page) -> PageIdx {
+pub(crate) fn head_of(addr: usize, of: &Lookup) -> PageIdx {
     let head = of.head();
     let run = page(head);
     let past_start = addr.wrapping_sub(address(head).as_ptr() as usize);

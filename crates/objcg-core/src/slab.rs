@@ -36,7 +36,7 @@ mod sheaf_size;
 
 use core::ptr::NonNull;
 
-use crate::page_alloc::{self, Page, PageIdx};
+use crate::page_alloc::{self, Lookup, PageIdx};
 use crate::report::die;
 use crate::size_class::{NR_CLASSES, SizeClass};
 use crate::sync::{AtomicU32, Ordering};
@@ -74,8 +74,8 @@ pub(crate) fn typed_caches() -> impl DoubleEndedIterator<Item = &'static Cache> 
 pub(crate) struct SlabObject {
     pub(crate) address: NonNull<u8>,
     pub(crate) cache: &'static Cache,
-    /// The descriptor of the page that the object starts in.
-    page: &'static Page,
+    /// What the page that the object starts in leads to.
+    page: &'static Lookup,
     obj_idx: u32,
 }
 
@@ -83,12 +83,12 @@ impl SlabObject {
     /// Looks an address up; `None` unless an object starts there.
     #[inline(always)]
     pub(crate) fn find(address: NonNull<u8>) -> Option<SlabObject> {
-        SlabObject::in_page(address, page_alloc::page_at(address.as_ptr() as usize)?)
+        SlabObject::in_page(address, page_alloc::lookup_at(address.as_ptr() as usize)?)
     }
 
     /// The same, for an address in this page.
     #[inline(always)]
-    pub(crate) fn in_page(address: NonNull<u8>, page: &'static Page) -> Option<SlabObject> {
+    pub(crate) fn in_page(address: NonNull<u8>, page: &'static Lookup) -> Option<SlabObject> {
         // Slabs are smaller than 4 GiB: the lower halves tell how far the object is from the start.
         let offset = (address.as_ptr() as usize as u32).wrapping_sub(page.start.load(Ordering::Relaxed));
         let (cache, obj_idx) = Cache::object_in(page, offset)?;
@@ -149,7 +149,7 @@ impl SlabObject {
 /// The owner ids of a slab's objects, if it has any; ids of free objects are 0.
 ///
 /// The slice is good only while the page lock is held, as it is during [`page_alloc::for_each_object_run`].
-pub(crate) fn owners_of_slab(head: &Page) -> Option<&[AtomicU32]> {
+pub(crate) fn owners_of_slab(head: &Lookup) -> Option<&[AtomicU32]> {
     let vector = obj_exts::load(&head.obj_exts).if_real()?;
     // SAFETY: the page lock keeps the slab, and its vector is freed only after the slab.
     Some(unsafe { vector.words(Cache::of_page(head)?.nr_objects()) })

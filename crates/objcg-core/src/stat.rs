@@ -1,7 +1,7 @@
 //! What a group holds, found by looking: every owner vector, every descriptor, every stock.
 //!
 //! Counting objects per group on the fast path would cost every allocation; this costs whoever asks: about a nanosecond
-//! for each object slot of slabs that have owners, and 64 bytes read a page. It is independent of the counters, so at a
+//! for each object slot of slabs that have owners, and 32 bytes read a page. It is independent of the counters, so at a
 //! quiet point `usage() == stat().total_bytes()` checks both.
 
 use crate::hooks::OWNER_BYTES;
@@ -62,7 +62,7 @@ impl Memcg {
         // Free objects that wait with their charge would look like live ones.
         self.drain();
         let mut members = Members::of(self.id());
-        page_alloc::for_each_object_run(|_, head| match head.kind() {
+        page_alloc::for_each_object_run(|at, head| match head.kind() {
             PageKind::Large => {
                 if members.contain(head.owner().load(Ordering::Relaxed)) {
                     stat.large_objects += 1;
@@ -70,10 +70,11 @@ impl Memcg {
                 }
             }
             _ => {
-                let owners = slab::owners_of_slab(head).unwrap_or_default();
+                let slab = page_alloc::lookup(at);
+                let owners = slab::owners_of_slab(slab).unwrap_or_default();
                 let nr_objects = owners.iter().filter(|owner| members.contain(owner.load(Ordering::Relaxed))).count();
                 stat.slab_objects += nr_objects as u64;
-                stat.slab_bytes += (nr_objects * Cache::of_page(head).map_or(0, Cache::size)) as u64;
+                stat.slab_bytes += (nr_objects * Cache::of_page(slab).map_or(0, Cache::size)) as u64;
             }
         });
         kmalloc::for_each_huge(|owner, nr_bytes| {
@@ -205,7 +206,7 @@ impl HeapStat {
     }
 }
 
-/// Looks at the whole heap: 64 bytes read for each page in use.
+/// Looks at the whole heap: 32 bytes read for each page in use.
 #[must_use]
 pub fn heap() -> HeapStat {
     let mut heap = HeapStat { pages: pages(), ..HeapStat::default() };

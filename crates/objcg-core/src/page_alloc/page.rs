@@ -1,9 +1,11 @@
-//! The descriptor of a page: 64 bytes beside the region for each 4 KiB in it, the kernel's `struct page`.
+//! The descriptor of a page: 64 bytes beside the region for each 4 KiB in it, the kernel's `struct page`, in two halves.
 //!
-//! Descriptors are type-stable: once committed they stay mapped and are only ever this type, so a `&'static Page` is
-//! always sound to hold. Every field is an atomic; which lock or owner makes a value meaningful is said per field.
-//! Only a run's first descriptor (its *head*) is complete; the others lead to it through `head`. But all pages of a slab
-//! have what a free needs: the reciprocal of the object size, where the slab starts, the owner vector, the cache.
+//! A [`Lookup`] has what a free needs of the page that its object starts in, and no more, so that two of them share a cache line
+//! with nothing else; a [`Page`] has the rest. Both are type-stable: once committed they stay mapped and are only ever this type,
+//! so a `&'static` to one is always sound to hold. Every field is an atomic; which lock or owner makes a value meaningful is said
+//! per field. Only a run's first `Page` (its *head*) is complete. Of slabs and of runs that are looked up by addresses inside them,
+//! each page's `Lookup` leads to the head; all those of a slab have the reciprocal of the object size, where the slab starts, the
+//! owner vector, the cache.
 
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -59,41 +61,57 @@ impl PageIdx {
     }
 }
 
-/// Sums to one cache line: 12 (kind, run) + 4 (count or owner) + 32 (slab's size, cache, vector, bits) + 4 (start) + 12 (links).
-#[repr(C, align(64))]
+/// What an address in a page leads to: 24 (slab's size, cache, vector) + 8 (start, head).
+#[repr(C, align(32))]
+pub(crate) struct Lookup {
+    /// ⌈2^64 / size⌉ of a slab's objects, in each of its pages; 0 in all others. Set when all else is there, cleared before the
+    /// pages are given back.
+    pub(crate) reciprocal: AtomicU64,
+    /// A slab's cache, in each of its pages. Stays what it was when the slab is gone.
+    pub(crate) cache: AtomicPtr<u8>,
+    /// A slab's owner vector. Installed in the head's once by compare-exchange, then copied to the other pages' by whoever wants to
+    /// use it; taken when the slab is destroyed.
+    pub(crate) obj_exts: AtomicPtr<AtomicU32>,
+    /// The lower half of the address of a slab's start, in each of its pages.
+    pub(crate) start: AtomicU32,
+    /// The first page of the run. Under the page lock, or by the run's owner.
+    head: AtomicU32,
+}
+
+/// The rest of a descriptor: 8 (kind, length) + 8 (bits) + 4 (count or owner) + 12 (links).
+#[repr(C, align(32))]
 pub(crate) struct Page {
     /// Written under the page lock.
     kind: AtomicU8,
     /// A free run: whether its pages may hold old bytes and occupy memory. Under the page lock.
     dirty: AtomicU8,
     _pad: [u8; 2],
-    /// The first page of the run. Under the page lock, or by the run's owner.
-    head: AtomicU32,
     /// Pages of the run, in the head. Under the page lock, or by the run's owner.
     nr_pages: AtomicU32,
-    /// A slab: its free objects, under the cache's lock. A large object: its owner, the vessel that was charged or 0, by who
-    /// has the object.
-    count_or_owner: AtomicU32,
-    /// ⌈2^64 / size⌉ of a slab's objects, in each of its pages; 0 in all others. Set when all else is there, cleared before the
-    /// pages are given back.
-    pub(crate) reciprocal: AtomicU64,
-    /// A slab's cache, in each of its pages. Stays what it was when the slab is gone.
-    pub(crate) cache: AtomicPtr<u8>,
-    /// A slab's owner vector, or null. Installed in the head once by compare-exchange, then copied to the other pages by
-    /// whoever wants to use it; taken when the slab is destroyed.
-    pub(crate) obj_exts: AtomicPtr<AtomicU32>,
     /// A slab's free objects, a bit each: the bits themselves up to 64 objects, else the address of the words. Under the
     /// cache's lock.
     pub(crate) free_bits: AtomicU64,
-    /// The lower half of the address of a slab's start, in each of its pages.
-    pub(crate) start: AtomicU32,
+    /// A slab: its free objects, under the cache's lock. A large object: its owner, the vessel that was charged or 0, by who
+    /// has the object.
+    count_or_owner: AtomicU32,
     /// Links of the heap that the run is in. Under the lock of the heap's owner.
     pub(super) child: AtomicU32,
     pub(super) next: AtomicU32,
     pub(super) prev: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Page>() == 64);
+const _: () = assert!(size_of::<Lookup>() == 32 && size_of::<Page>() == 32);
+
+impl Lookup {
+    #[inline]
+    pub(crate) fn head(&self) -> PageIdx {
+        PageIdx(self.head.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_head(&self, head: PageIdx) {
+        self.head.store(head.0, Ordering::Relaxed);
+    }
+}
 
 impl Page {
     #[inline]
@@ -123,15 +141,6 @@ impl Page {
     #[inline]
     pub(crate) fn owner(&self) -> &AtomicU32 {
         &self.count_or_owner
-    }
-
-    #[inline]
-    pub(crate) fn head(&self) -> PageIdx {
-        PageIdx(self.head.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn set_head(&self, head: PageIdx) {
-        self.head.store(head.0, Ordering::Relaxed);
     }
 
     #[inline]

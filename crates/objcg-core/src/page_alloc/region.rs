@@ -1,4 +1,4 @@
-//! The region: one reservation of address space, and the array of descriptors beside it (the kernel's `vmemmap`).
+//! The region: one reservation of address space, and the two arrays of descriptors beside it (the kernel's `vmemmap`).
 //!
 //! "Is it ours" is one comparison, address → descriptor is arithmetic. The region is reserved once, as large as the
 //! address space limit allows, and committed from its low end in steps; what is committed stays committed (memory is
@@ -8,7 +8,7 @@
 
 use core::ptr::NonNull;
 
-use super::page::{Page, PageIdx};
+use super::page::{Lookup, Page, PageIdx};
 use crate::os::{self, PAGE_SHIFT, PAGE_SIZE};
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -16,10 +16,11 @@ const LARGEST: usize = 1 << 40;
 const SMALLEST: usize = 64 << 20;
 /// Slabs and aligned runs count on the region's own alignment.
 pub(super) const ALIGN: usize = 2 << 20;
-/// log2 of the bytes of a descriptor.
-const DESCRIPTOR_SHIFT: u32 = size_of::<Page>().trailing_zeros();
-/// The committed part grows by multiples of this, so that its descriptors fill whole pages.
-pub(super) const COMMIT_PAGES: u32 = (PAGE_SIZE / size_of::<Page>()) as u32;
+/// log2 of the bytes of a descriptor's half: both are as large.
+const HALF_SHIFT: u32 = size_of::<Lookup>().trailing_zeros();
+const _: () = assert!(size_of::<Lookup>() == size_of::<Page>());
+/// The committed part grows by multiples of this, so that both halves of its descriptors fill whole pages.
+pub(super) const COMMIT_PAGES: u32 = (PAGE_SIZE >> HALF_SHIFT) as u32;
 
 /// Where everything is: one static, so that a look-up needs one address.
 struct Region {
@@ -27,12 +28,18 @@ struct Region {
     base: AtomicUsize,
     /// Bytes of the region that are committed. Only grows.
     committed: AtomicUsize,
-    /// Address of page 0's descriptor. Set once, before `committed` leaves 0.
+    /// Address of page 0's [`Lookup`]. Set once, before `committed` leaves 0.
+    lookups: AtomicUsize,
+    /// Address of page 0's [`Page`]. As above.
     vmemmap: AtomicUsize,
 }
 
-static REGION: Region =
-    Region { base: AtomicUsize::new(0), committed: AtomicUsize::new(0), vmemmap: AtomicUsize::new(0) };
+static REGION: Region = Region {
+    base: AtomicUsize::new(0),
+    committed: AtomicUsize::new(0),
+    lookups: AtomicUsize::new(0),
+    vmemmap: AtomicUsize::new(0),
+};
 
 /// Bytes that were reserved; the page lock's owner keeps it.
 #[derive(Clone, Copy)]
@@ -49,11 +56,12 @@ pub(super) fn reserve() -> Option<Reservation> {
     let largest = os::address_space_limit().map_or(LARGEST, |limit| (limit / 2 + 1).next_power_of_two() / 2);
     let mut nr_bytes = largest.clamp(SMALLEST, LARGEST);
     loop {
-        let vmemmap_bytes = (nr_bytes >> PAGE_SHIFT) * size_of::<Page>();
-        if let Some(start) = os::reserve(vmemmap_bytes + nr_bytes + ALIGN) {
-            let vmemmap = start.as_ptr() as usize;
-            REGION.base.store((vmemmap + vmemmap_bytes).next_multiple_of(ALIGN), Ordering::Relaxed);
-            REGION.vmemmap.store(vmemmap, Ordering::Relaxed);
+        let half_bytes = (nr_bytes >> PAGE_SHIFT) << HALF_SHIFT;
+        if let Some(start) = os::reserve(2 * half_bytes + nr_bytes + ALIGN) {
+            let lookups = start.as_ptr() as usize;
+            REGION.base.store((lookups + 2 * half_bytes).next_multiple_of(ALIGN), Ordering::Relaxed);
+            REGION.lookups.store(lookups, Ordering::Relaxed);
+            REGION.vmemmap.store(lookups + half_bytes, Ordering::Relaxed);
             return Some(Reservation { nr_pages: (nr_bytes >> PAGE_SHIFT) as u32 });
         }
         nr_bytes /= 2;
@@ -67,17 +75,19 @@ pub(super) fn reserve() -> Option<Reservation> {
 pub(super) fn commit(nr_pages: u32) -> bool {
     let old_bytes = REGION.committed.load(Ordering::Relaxed);
     let nr_bytes = (nr_pages as usize) << PAGE_SHIFT;
-    let old_pages = old_bytes >> PAGE_SHIFT;
-    let memory = REGION.base.load(Ordering::Relaxed) + old_bytes;
-    let descriptors = REGION.vmemmap.load(Ordering::Relaxed) + old_pages * size_of::<Page>();
-    let (Some(memory), Some(descriptors)) = (pointer(memory), pointer(descriptors)) else { return false };
-    // SAFETY: both ranges lie in the reservation, above what is committed; the caller checked that the region has them.
-    let committed = unsafe { os::commit(descriptors, nr_pages as usize * size_of::<Page>()) };
-    // SAFETY: as above.
-    if !committed || !unsafe { os::commit(memory, nr_bytes) } {
-        return false;
+    let (skipped, half_bytes) = ((old_bytes >> PAGE_SHIFT) << HALF_SHIFT, (nr_pages as usize) << HALF_SHIFT);
+    let ranges = [
+        (REGION.lookups.load(Ordering::Relaxed) + skipped, half_bytes),
+        (REGION.vmemmap.load(Ordering::Relaxed) + skipped, half_bytes),
+        (REGION.base.load(Ordering::Relaxed) + old_bytes, nr_bytes),
+    ];
+    for (start, nr_bytes) in ranges {
+        // SAFETY: the ranges lie in the reservation, above what is committed; the caller checked that the region has them.
+        if !pointer(start).is_some_and(|start| unsafe { os::commit(start, nr_bytes) }) {
+            return false;
+        }
     }
-    // Release pairs with the Acquire in `page_at`: who sees the new bound sees the base addresses.
+    // Release pairs with the Acquire in `lookup_at`: who sees the new bound sees the base addresses.
     REGION.committed.store(old_bytes + nr_bytes, Ordering::Release);
     true
 }
@@ -86,22 +96,22 @@ fn pointer(addr: usize) -> Option<NonNull<u8>> {
     NonNull::new(core::ptr::with_exposed_provenance_mut(addr))
 }
 
-/// The descriptor of the page that an address lies in, if it lies in the region: the shortest way.
+/// What an address leads to, if it lies in the region: the shortest way.
 #[inline(always)]
-pub(crate) fn page_at(addr: usize) -> Option<&'static Page> {
+pub(crate) fn lookup_at(addr: usize) -> Option<&'static Lookup> {
     // Acquire pairs with the Release in `commit`.
     let committed = REGION.committed.load(Ordering::Acquire);
     let offset = addr.wrapping_sub(REGION.base.load(Ordering::Relaxed));
     if offset >= committed {
         return None;
     }
-    // One descriptor of 64 bytes for each page of 4096.
-    let descriptor_offset = (offset >> (PAGE_SHIFT - DESCRIPTOR_SHIFT)) & !(size_of::<Page>() - 1);
-    let vmemmap = REGION.vmemmap.load(Ordering::Relaxed) + descriptor_offset;
-    // SAFETY: a page is committed, so the descriptors are somewhere.
-    let descriptor = unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut::<Page>(vmemmap)) };
-    // SAFETY: as in `page`: the offset is that of a committed page's descriptor.
-    Some(unsafe { descriptor.as_ref() })
+    // 32 bytes for each page of 4096.
+    let lookup_offset = (offset >> (PAGE_SHIFT - HALF_SHIFT)) & !(size_of::<Lookup>() - 1);
+    let lookup = REGION.lookups.load(Ordering::Relaxed) + lookup_offset;
+    // SAFETY: a page is committed, so the array is somewhere.
+    let lookup = unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut::<Lookup>(lookup)) };
+    // SAFETY: as in `page`: the offset is that of a committed page's.
+    Some(unsafe { lookup.as_ref() })
 }
 
 /// The end of the committed pages.
@@ -113,12 +123,22 @@ pub(crate) fn end() -> PageIdx {
 #[inline(always)]
 pub(crate) fn page(idx: PageIdx) -> &'static Page {
     debug_assert!(idx < end());
-    let descriptors = core::ptr::with_exposed_provenance::<Page>(REGION.vmemmap.load(Ordering::Relaxed));
-    // SAFETY: page numbers come from runs, below the committed end, so the descriptor is inside
-    // the reservation.
-    let descriptor = unsafe { descriptors.add(idx.0 as usize) };
+    let pages = core::ptr::with_exposed_provenance::<Page>(REGION.vmemmap.load(Ordering::Relaxed));
+    // SAFETY: page numbers come from runs, below the committed end, so the descriptor is inside the reservation.
+    let page = unsafe { pages.add(idx.0 as usize) };
     // SAFETY: it is committed for ever, zero (a valid `Page`) when new, and all its fields are atomics.
-    unsafe { &*descriptor }
+    unsafe { &*page }
+}
+
+/// What addresses in a committed page lead to.
+#[inline(always)]
+pub(crate) fn lookup(idx: PageIdx) -> &'static Lookup {
+    debug_assert!(idx < end());
+    let lookups = core::ptr::with_exposed_provenance::<Lookup>(REGION.lookups.load(Ordering::Relaxed));
+    // SAFETY: as in `page`.
+    let lookup = unsafe { lookups.add(idx.0 as usize) };
+    // SAFETY: as in `page`; zero is a valid `Lookup`.
+    unsafe { &*lookup }
 }
 
 /// The address of a page.
@@ -148,10 +168,12 @@ pub(super) fn whole_descriptor_pages(
 /// Gives the memory of descriptors back to the operating system; they are zero then. Of pages from
 /// [`whole_descriptor_pages`], in a run that nobody else can reach.
 pub(super) fn release_descriptors(first: PageIdx, nr_pages: u32) {
-    let Some(descriptors) = pointer(core::ptr::from_ref(page(first)).expose_provenance()) else { return };
-    // SAFETY: they fill whole pages of memory, zero is a valid descriptor, and all look-ups are of atomics. If the kernel
-    // refuses, they stay as they are.
-    let _released = unsafe { os::release(descriptors, nr_pages as usize * size_of::<Page>()) };
+    let (pages, lookups) = (core::ptr::from_ref(page(first)), core::ptr::from_ref(lookup(first)));
+    for half in [pages.expose_provenance(), lookups.expose_provenance()].into_iter().filter_map(pointer) {
+        // SAFETY: both fill whole pages of memory, zero is a valid value, and all fields are atomics. If the kernel refuses,
+        // they stay as they are.
+        let _released = unsafe { os::release(half, (nr_pages as usize) << HALF_SHIFT) };
+    }
 }
 
 /// Gives the memory of a free run back to the operating system.

@@ -15,7 +15,7 @@ use super::sheaf_size::SheafSize;
 use crate::cpu::Stacks;
 use crate::hooks;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::Page;
+use crate::page_alloc::Lookup;
 use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry, is_dear};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
 use crate::table::{Slot, Table};
@@ -166,14 +166,14 @@ impl Cache {
 
     /// The cache of a slab's page; `None` for pages of no slab.
     #[inline(always)]
-    pub(crate) fn of_page(page: &Page) -> Option<&'static Cache> {
+    pub(crate) fn of_page(page: &Lookup) -> Option<&'static Cache> {
         // Acquire pairs with the Release in `new_slab`.
         (page.reciprocal.load(Ordering::Acquire) != 0).then(|| Cache::of_slab_page(page))
     }
 
     /// The cache of a page that is a slab's, or was.
     #[inline(always)]
-    fn of_slab_page(page: &Page) -> &'static Cache {
+    fn of_slab_page(page: &Lookup) -> &'static Cache {
         let cache = page.cache.load(Ordering::Relaxed).cast_const().cast::<Cache>();
         // SAFETY: a page that became a slab's has a pointer to a cache, and caches are never unmapped.
         unsafe { &*cache }
@@ -181,7 +181,7 @@ impl Cache {
 
     /// The cache and the number of the object at `offset` in the slab that a page belongs to; `None` if none starts there.
     #[inline(always)]
-    pub(super) fn object_in(page: &Page, offset: u32) -> Option<(&'static Cache, u32)> {
+    pub(super) fn object_in(page: &Lookup, offset: u32) -> Option<(&'static Cache, u32)> {
         // Acquire pairs with the Release in `new_slab`. 0 for pages of no slab.
         let reciprocal = page.reciprocal.load(Ordering::Acquire);
         let obj_idx = quotient(offset, reciprocal)?;

@@ -15,7 +15,7 @@ use super::{SlabObject, free_bits, meta};
 use crate::hardening;
 use crate::hooks;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, Page, PageIdx, PageKind, Run, RunHeap, page};
+use crate::page_alloc::{self, Lookup, PageIdx, PageKind, Run, RunHeap, lookup, page};
 use crate::report::die;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -163,7 +163,7 @@ impl Cache {
             return None;
         }
         page_alloc::mark_tails(&run);
-        for page in run.pages() {
+        for page in run.lookups() {
             page.start.store(run.address().addr().get() as u32, Ordering::Relaxed);
             page.obj_exts.store(OwnerVector::nobodys().as_ptr(), Ordering::Relaxed);
             page.cache.store(self.as_page_field(), Ordering::Relaxed);
@@ -179,12 +179,12 @@ impl Cache {
     fn destroy_slabs(&self, mut slabs: RunHeap) {
         while let Some(slab) = slabs.pop_lowest() {
             let bits = free_bits::detach(page(slab), self.nr_objects());
-            let vector = obj_exts::load(&page(slab).obj_exts).if_real();
+            let vector = obj_exts::load(&lookup(slab).obj_exts).if_real();
             self.counters.nr_slabs.fetch_sub(1, Ordering::Relaxed);
             let run = Run::of_head(slab);
             // From here on a walk finds no slab here, and a stray free no cache.
             page_alloc::retract_slab(&run);
-            run.pages().for_each(|page| page.reciprocal.store(0, Ordering::Relaxed));
+            run.lookups().for_each(|page| page.reciprocal.store(0, Ordering::Relaxed));
             page_alloc::free(run);
             if let Some((address, nr_bytes)) = bits {
                 let words = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
@@ -204,17 +204,17 @@ impl Cache {
             return Some(object.owner_in(vector));
         }
         let run = Run::of_head(object.slab());
-        let vector = match obj_exts::load(&run.page().obj_exts).if_real() {
+        let vector = match obj_exts::load(&lookup(run.head).obj_exts).if_real() {
             Some(vector) => vector,
-            None => self.make_vector(run.page())?,
+            None => self.make_vector(lookup(run.head))?,
         };
         // Every page of the slab gets it before the object is handed out: whoever frees it sees it. Release pairs with the
         // Acquire in `load`.
-        run.pages().for_each(|page| page.obj_exts.store(vector.as_ptr(), Ordering::Release));
+        run.lookups().for_each(|page| page.obj_exts.store(vector.as_ptr(), Ordering::Release));
         Some(object.owner_in(vector))
     }
 
-    fn make_vector(&self, head: &Page) -> Option<OwnerVector> {
+    fn make_vector(&self, head: &Lookup) -> Option<OwnerVector> {
         let fresh = OwnerVector::new(meta::alloc(self.owner_vector_bytes())?.cast());
         self.counters.owner_bytes.fetch_add(self.full_owner_bytes(), Ordering::Relaxed);
         let (vector, mine) = obj_exts::install(&head.obj_exts, OwnerVector::nobodys().as_ptr(), fresh);

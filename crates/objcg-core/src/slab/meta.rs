@@ -56,8 +56,8 @@ pub(crate) unsafe fn free(memory: NonNull<u8>, nr_bytes: usize) {
         Some(class) => CACHES[class.index()].put_one(FreeObject::at(memory)),
         None => {
             let addr = memory.as_ptr() as usize;
-            if let Some(page) = page_alloc::page_at(addr) {
-                page_alloc::free(Run::of_head(page_alloc::head_of(addr, page)));
+            if let Some(lookup) = page_alloc::lookup_at(addr) {
+                page_alloc::free(Run::of_head(page_alloc::head_of(addr, lookup)));
             }
         }
     }
