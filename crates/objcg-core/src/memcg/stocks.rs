@@ -11,6 +11,7 @@
 
 use core::ptr;
 
+use super::charge::VESSELS;
 use super::stock::{NR_SLOTS, Residue, StockSlot, after_refill};
 use crate::cpu::{CpuId, CpuWords, NR_WORDS, Words, nr_cpus, this_cpu};
 use crate::os::PAGE_SIZE;
@@ -110,13 +111,19 @@ pub(super) fn drain_here(vessel: u32) -> Option<Residue> {
 /// Takes out what all CPUs' stocks hold for vessels that satisfy `test`, and hands it to `sink`, under no lock. `test` is also
 /// called while sections are kept away: it must be short, and take no lock.
 pub(super) fn drain(test: impl Fn(u32) -> bool, mut sink: impl FnMut(Residue)) {
-    for index in 0..nr_cpus() * NR_SLOTS {
-        let Some(stock) = at(index) else { break };
-        if let Some(residue) = stock.drain_if(&test) {
-            sink(residue);
-        }
-    }
+    portable().filter_map(|stock| stock.drain_if(&test)).for_each(&mut sink);
     CpuId::all().for_each(|cpu| drain_words(cpu, &test, &mut sink));
+}
+
+/// How many of a table's words there are vessels for yet: a word's number is its vessel's, modulo the number of words.
+fn nr_in_use(nr_words: usize) -> usize {
+    nr_words.min(VESSELS.nr_made() as usize)
+}
+
+/// The portable words that there are vessels for, of all CPUs.
+fn portable() -> impl Iterator<Item = &'static StockSlot> {
+    let nr_in_use = nr_in_use(NR_SLOTS);
+    CpuId::all().flat_map(move |cpu| (0..nr_in_use).map_while(move |number| at(cpu.index() * NR_SLOTS + number)))
 }
 
 fn drain_words(cpu: CpuId, test: &impl Fn(u32) -> bool, sink: &mut impl FnMut(Residue)) {
@@ -128,7 +135,7 @@ fn drain_words(cpu: CpuId, test: &impl Fn(u32) -> bool, sink: &mut impl FnMut(Re
         let mut nr_taken = 0;
         let Some(held) = CpuWords::hold(cpu) else { return };
         held.alone(|words| {
-            for word in words.iter().step_by(2) {
+            for word in words.iter().step_by(2).take(nr_in_use(NR_WORDS)) {
                 let Some(residue) = wanted(word.load(Ordering::Relaxed)) else { continue };
                 let Some(place) = batch.get_mut(nr_taken) else { break };
                 *place = Some(residue);
@@ -145,14 +152,13 @@ fn drain_words(cpu: CpuId, test: &impl Fn(u32) -> bool, sink: &mut impl FnMut(Re
 }
 
 fn residues_of(cpu: CpuId) -> impl Iterator<Item = Residue> {
-    let words = (0..NR_WORDS).map_while(Words::of_number);
+    let words = (0..nr_in_use(NR_WORDS)).map_while(Words::of_number);
     words.filter_map(move |word| Residue::from_word(word.of_cpu(cpu).load(Ordering::Relaxed)))
 }
 
 /// What all words of all CPUs hold at this moment.
 pub(super) fn residues() -> impl Iterator<Item = Residue> {
-    let portable = (0..nr_cpus() * NR_SLOTS).map_while(at).filter_map(StockSlot::peek);
-    portable.chain(CpuId::all().flat_map(residues_of))
+    portable().filter_map(StockSlot::peek).chain(CpuId::all().flat_map(residues_of))
 }
 
 /// The portable word of a vessel.
