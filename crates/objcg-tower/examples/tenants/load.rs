@@ -1,7 +1,7 @@
 //! The load: good requests at a steady rate, in rounds of each kind in turn: with nobody bad, and with some of the bad tenants.
 //!
 //! Each client is a thread that blocks, so that what it takes of the CPUs is little, and the same in every round. A good request has
-//! a time at which it is due, whatever became of those before. It counts from when it is sent; where its connection waits for
+//! a time at which it is due ([`crate::arrivals`]), whatever became of those before, and the same in all rounds of a turn. It counts from when it is sent; where its connection waits for
 //! an answer at that time, from when it was due: a server that stands still is not asked less, and what a client's own
 //! thread oversleeps is not the server's.
 
@@ -12,9 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::AnyError;
+use crate::arrivals::Arrivals;
 use crate::client::{Client, Epoch};
 
-/// Connections of good clients, and how often each asks.
+/// Connections of good clients, and how often each asks on the mean.
 const NR_CONNECTIONS: u32 = 8;
 const INTERVAL: Duration = Duration::from_millis(2);
 /// Values that a good tenant asks for: about half of them fit its cache.
@@ -50,6 +51,8 @@ pub(crate) struct Plan {
     /// Turns of one round of each kind.
     pub(crate) nr_turns: usize,
     pub(crate) round: Duration,
+    /// Of the good requests.
+    pub(crate) arrivals: Arrivals,
 }
 
 /// How many answers there were of each status.
@@ -107,14 +110,15 @@ pub(crate) fn run(
         bad: Default::default(),
     };
     // Fills the caches.
-    load.round(NONE, &mut outcome.bad)?;
+    load.round(NONE, 0, &mut outcome.bad)?;
     let nr_kinds = plan.kinds.len();
     for number in 0..plan.nr_turns * nr_kinds {
         progress(number);
         // Each turn begins with another kind: what a round leaves behind meets all of them.
-        let kind = (number + number / nr_kinds) % nr_kinds;
+        let turn = number / nr_kinds;
+        let kind = (number + turn) % nr_kinds;
         let (cpu, start) = (cpu_time()?, Instant::now());
-        let answers = load.round(plan.kinds[kind], &mut outcome.bad)?;
+        let answers = load.round(plan.kinds[kind], turn, &mut outcome.bad)?;
         outcome.used[kind].cpu += cpu_time()? - cpu;
         outcome.used[kind].time += start.elapsed();
         outcome.rounds[kind].push(answers);
@@ -123,13 +127,15 @@ pub(crate) fn run(
 }
 
 impl Load<'_> {
-    fn round(&self, kind: Kind, bad: &mut [Answers; BAD.len()]) -> Result<Vec<Answer>, AnyError> {
+    fn round(&self, kind: Kind, turn: usize, bad: &mut [Answers; BAD.len()]) -> Result<Vec<Answer>, AnyError> {
         self.is_over.store(false, Ordering::Relaxed);
         let start = Instant::now() + PAUSE;
         thread::scope(|scope| {
             let good = (0..NR_CONNECTIONS).map(|number| {
-                let first = start + INTERVAL * number / NR_CONNECTIONS;
-                scope.spawn(move || self.good_client(first, start + self.plan.round))
+                let seed = turn as u64 * u64::from(NR_CONNECTIONS) + u64::from(number);
+                let share = f64::from(number) / f64::from(NR_CONNECTIONS);
+                let times = self.plan.arrivals.times(start, start + self.plan.round, INTERVAL, seed, share);
+                scope.spawn(move || self.good_client(times))
             });
             let good = good.collect::<Vec<_>>();
             let others = kind.bad.iter().map(|number| (*number, scope.spawn(|| self.bad_client(*number, start))));
@@ -149,11 +155,12 @@ impl Load<'_> {
     }
 
     /// Asks for values of one good tenant after the other, on one connection.
-    fn good_client(&self, first: Instant, end: Instant) -> Result<Vec<Answer>, AnyError> {
+    fn good_client(&self, times: impl Iterator<Item = Instant>) -> Result<Vec<Answer>, AnyError> {
         let mut client = Client::connect(self.address, self.epoch)?;
-        let mut answers = Vec::with_capacity(self.plan.round.as_micros().div_ceil(INTERVAL.as_micros()) as usize);
-        let mut due = first;
-        while due < end {
+        // Half as many again as on the mean: it does not grow while it measures.
+        let nr_expected = (self.plan.round.as_micros() * 3 / 2).div_ceil(INTERVAL.as_micros());
+        let mut answers = Vec::with_capacity(nr_expected as usize);
+        for due in times {
             let number = self.nr_asked.fetch_add(1, Ordering::Relaxed);
             let nr_good = (self.plan.nr_tenants - BAD.len()) as u64;
             let tenant = BAD.len() + (number % nr_good) as usize;
@@ -164,7 +171,6 @@ impl Load<'_> {
             let response = client.ask(&path)?;
             let served = response.answered_at.saturating_duration_since(start);
             answers.push(Answer { tenant, status: response.status, served, read: start.elapsed() });
-            due += INTERVAL;
         }
         Ok(answers)
     }

@@ -5,6 +5,7 @@
 //! in which another one does the same work and keeps nothing, and in which all three are bad alternate, so that the good tenants'
 //! latencies can be compared. At the end the tenants are dropped, and nothing is charged to them any more.
 
+mod arrivals;
 mod client;
 mod latency;
 mod load;
@@ -16,6 +17,7 @@ mod working_set;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use arrivals::Arrivals;
 use client::Epoch;
 use load::{ALL, BUSY, KINDS, Kind, LEAK, NONE, Plan};
 use objcg::Objcg;
@@ -30,11 +32,14 @@ pub(crate) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 const HELP: &str =
     "A hundred tenants in one server: one leaks, one asks for 10 GB, one spawns without end, the others serve.
 
-Usage: tenants [--bad KIND]... [--json] [--help]
+Usage: tenants [--bad KIND]... [--arrivals HOW] [--json] [--help]
 
   --bad KIND  compares rounds in which this tenant is bad with rounds in which nobody is: leak, huge, spawn,
               or all for all three; or busy, in which a tenant does the work of the one that leaks and keeps nothing;
               unless it is said, `--bad leak --bad busy --bad all`
+  --arrivals HOW
+              when good requests come: random, as those of many who know nothing of each other (the default), or even,
+              at the same distance, so that they never meet each other
   --json      prints the figures of all tenants and rounds as one JSON object
   --help      prints this";
 
@@ -57,7 +62,13 @@ fn main() -> ExitCode {
         println!("{HELP}");
         return ExitCode::SUCCESS;
     }
-    let plan = Plan { nr_tenants: NR_TENANTS, kinds: options.kinds, nr_turns: NR_TURNS, round: ROUND };
+    let plan = Plan {
+        nr_tenants: NR_TENANTS,
+        kinds: options.kinds,
+        nr_turns: NR_TURNS,
+        round: ROUND,
+        arrivals: options.arrivals,
+    };
     let nr_rounds = plan.nr_turns * plan.kinds.len();
     match run(&plan, |number| eprint!("\rround {:>2} of {nr_rounds}", number + 1)) {
         Ok(report) => {
@@ -79,13 +90,14 @@ fn main() -> ExitCode {
 struct Options {
     /// Of rounds; the first is the one in which nobody is bad.
     kinds: Vec<Kind>,
+    arrivals: Arrivals,
     is_json: bool,
     wants_help: bool,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options { kinds: vec![NONE], is_json: false, wants_help: false };
+        let mut options = Options { kinds: vec![NONE], arrivals: Arrivals::Random, is_json: false, wants_help: false };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--bad" => {
@@ -95,6 +107,12 @@ impl Options {
                     if !options.kinds.contains(&kind) {
                         options.kinds.push(kind);
                     }
+                }
+                "--arrivals" => {
+                    let name = arguments.next().ok_or("--arrivals needs random or even")?;
+                    let arrivals = Arrivals::of_name(&name);
+                    options.arrivals =
+                        arrivals.ok_or_else(|| format!("requests do not come {name:?}: random or even"))?;
                 }
                 "--json" => options.is_json = true,
                 "--help" | "-h" => options.wants_help = true,
@@ -128,7 +146,7 @@ mod tests {
     use std::time::Duration;
 
     use super::load::{ALL, BUSY, Kind, LEAK, NONE};
-    use super::{Options, Plan, Report, run};
+    use super::{Arrivals, Options, Plan, Report, run};
 
     /// The server's group has one name, and the memory that is resident is that of all that runs.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -137,7 +155,13 @@ mod tests {
     /// round is over.
     fn short_runs(kinds: &[Kind], is_wanted: impl Fn(&Report) -> bool) -> Report {
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = Plan { nr_tenants: 100, kinds: kinds.to_vec(), nr_turns: 2, round: Duration::from_millis(400) };
+        let plan = Plan {
+            nr_tenants: 100,
+            kinds: kinds.to_vec(),
+            nr_turns: 2,
+            round: Duration::from_millis(400),
+            arrivals: Arrivals::Random,
+        };
         let mut runs = (0..10).map(|_| run(&plan, |_| {}).expect("the server and its clients run"));
         runs.find(is_wanted).expect("the tenants that leak and spawn are ended")
     }
@@ -196,5 +220,17 @@ mod tests {
         assert!(kinds_of(&["--bad", "none"]).is_err());
         assert!(kinds_of(&["--bad"]).is_err());
         assert!(kinds_of(&["leak"]).is_err());
+    }
+
+    #[test]
+    fn good_requests_come_as_is_asked() {
+        let arrivals_of = |arguments: &[&str]| {
+            let options = Options::parse(arguments.iter().map(|argument| (*argument).to_owned()));
+            options.map(|options| options.arrivals)
+        };
+        assert_eq!(arrivals_of(&[]), Ok(Arrivals::Random));
+        assert_eq!(arrivals_of(&["--arrivals", "even"]), Ok(Arrivals::Even));
+        assert!(arrivals_of(&["--arrivals", "seldom"]).is_err());
+        assert!(arrivals_of(&["--arrivals"]).is_err());
     }
 }

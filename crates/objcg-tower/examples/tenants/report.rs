@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::AnyError;
+use crate::arrivals::Arrivals;
 use crate::latency::{Latencies, Ratio, Turns};
 use crate::load::{Answer, Answers, BAD, Outcome, Plan, Rounds, Used};
 use crate::server::Tenants;
@@ -17,6 +18,7 @@ const TO_REACH: f64 = 1.3;
 
 pub(crate) struct Report {
     tenants: Vec<TenantRow>,
+    arrivals: Arrivals,
     /// Of rounds; the first is the one in which nobody is bad.
     pub(crate) kinds: Vec<KindColumn>,
     pub(crate) rss: u64,
@@ -89,6 +91,7 @@ impl Report {
             rss,
             before,
             limits,
+            arrivals: plan.arrivals,
             returns,
         }
     }
@@ -110,7 +113,7 @@ impl Report {
         bad.iter().chain(good.iter().take(NR_GOOD_ROWS)).for_each(TenantRow::print);
         println!("… and {} more that serve, in `--json`", good.len().saturating_sub(NR_GOOD_ROWS));
         println!("\nrefused: {}", refusals(bad));
-        println!();
+        println!("\ngood requests come at {} distances", self.arrivals.name());
         self.print_row(&format!("the {} good tenants; bad are:", good.len()), |kind| kind.name.to_owned());
         self.print_row("requests", |kind| kind.nr_requests.to_string());
         self.print_row("failed requests", |kind| kind.nr_failed.to_string());
@@ -150,6 +153,7 @@ impl Report {
     pub(crate) fn json(&self) -> Value {
         json!({
             "tenants": self.tenants.iter().map(TenantRow::json).collect::<Vec<_>>(),
+            "arrivals": self.arrivals.name(),
             "good": self.kinds.iter().map(KindColumn::json).collect::<Vec<_>>(),
             "rss_bytes": self.rss,
             "rss_before_bytes": self.before,
