@@ -61,5 +61,6 @@ extern "C" fn release() {
 
 extern "C" fn release_in_child() {
     NR_FORKS.fetch_add(1, Ordering::Relaxed);
+    memcg::forget_other_threads();
     release();
 }

@@ -417,3 +417,8 @@ pub(crate) fn hold_for_fork() {
 pub(crate) fn release_after_fork() {
     tree::release_after_fork();
 }
+
+/// In a child of `fork`, with the locks still held: what is under way in other threads never ends.
+pub(crate) fn forget_other_threads() {
+    shrinker::forget_others_after_fork();
+}

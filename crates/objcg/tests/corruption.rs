@@ -11,6 +11,10 @@ use std::thread;
 use objcg::{CpuId, Memcg, Objcg, PerCpuCounter};
 use objcg_core::{kmalloc, percpu};
 
+#[path = "support/fork.rs"]
+mod fork;
+use fork::in_child_of_fork;
+
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
 
@@ -225,7 +229,6 @@ fn bytes_that_look_like_a_free_objects_are_freed_like_any() {
 #[test]
 fn fork_in_a_threaded_process_leaves_a_usable_child() {
     const NR_FORKS: usize = 150;
-    const PATIENCE_S: u32 = 60;
     let stop = AtomicBool::new(false);
     let tenant = Memcg::root().create("forking").expect("a new name");
     thread::scope(|scope| {
@@ -247,16 +250,7 @@ fn fork_in_a_threaded_process_leaves_a_usable_child() {
             });
         }
         for _ in 0..NR_FORKS {
-            // SAFETY: the child calls only what the fork handlers make safe, and leaves by `_exit`.
-            let pid = unsafe { libc::fork() };
-            assert!(pid >= 0, "fork");
-            if pid == 0 {
-                child_of_fork(PATIENCE_S);
-            }
-            let mut status = 0;
-            // SAFETY: `status` is a valid out-parameter.
-            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-            assert_eq!(status, 0, "the child hung (SIGALRM) or failed");
+            in_child_of_fork(is_exact_in_child);
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -264,9 +258,7 @@ fn fork_in_a_threaded_process_leaves_a_usable_child() {
     assert_eq!(tenant.usage(), 0);
 }
 
-fn child_of_fork(patience_s: u32) -> ! {
-    // SAFETY: alarm has no preconditions; its signal ends a child that hangs.
-    unsafe { libc::alarm(patience_s) };
+fn is_exact_in_child() -> bool {
     let group = Memcg::root().create("in the child").expect("a new name");
     let objects: Vec<Vec<u8>> = group.scope(|| (0..200).map(|n| vec![1; n * 300 + 1]).collect());
     let counter = group.scope(PerCpuCounter::new).expect("memory");
@@ -274,7 +266,5 @@ fn child_of_fork(patience_s: u32) -> ! {
     let is_exact = counter.sum() == 5000;
     drop((objects, counter));
     group.drain();
-    let clean = is_exact && group.usage() == 0;
-    // SAFETY: ends the child without running the parent's exit handlers.
-    unsafe { libc::_exit(i32::from(!clean)) }
+    is_exact && group.usage() == 0
 }

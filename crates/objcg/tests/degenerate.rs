@@ -3,6 +3,8 @@
 //! Each test is a process of its own. The work leaves nothing behind: usage, vessels and dying groups are 0 afterwards (I1, I4,
 //! I8, I10).
 
+#[path = "support/fork.rs"]
+mod fork;
 #[path = "support/process.rs"]
 mod process;
 
@@ -15,6 +17,7 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 
+use fork::in_child_of_fork;
 use objcg::{FutureExt, Memcg, Objcg, OomPolicy, PerCpuCounter};
 use process::in_own_process;
 
@@ -339,20 +342,10 @@ fn where_threads_allocate_while_processes_start() {
             let mut spawned = Command::new("/bin/true");
             let status = spawned.stdin(Stdio::null()).status().expect("/bin/true is there");
             assert!(status.success());
-            // SAFETY: the child calls nothing but the allocator and `_exit`.
-            let child = unsafe { libc::fork() };
-            if child == 0 {
+            in_child_of_fork(|| {
                 let texts = tenant.scope(|| (0..200).map(|number| vec![7u8; number * 11]).collect::<Vec<_>>());
-                let is_well = texts.iter().all(|text| text.iter().all(|byte| *byte == 7));
-                drop(texts);
-                // SAFETY: ends the child without what its parent has registered.
-                unsafe { libc::_exit(i32::from(!is_well)) };
-            }
-            assert!(child > 0);
-            let mut status = 0;
-            // SAFETY: the child is this process's, and `status` is a valid out-parameter.
-            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-            assert_eq!(status, 0, "the child allocates as its parent does");
+                texts.iter().all(|text| text.iter().all(|byte| *byte == 7))
+            });
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -394,24 +387,15 @@ fn futures_are_woken(tenant: &Memcg) {
 
 #[test]
 fn a_child_of_fork_has_threads_of_its_own_that_wake_futures() {
-    const PATIENCE_S: u32 = 60;
     if !in_own_process("a_child_of_fork_has_threads_of_its_own_that_wake_futures", |_| {}) {
         return;
     }
     let tenant = group("tenant");
     futures_are_woken(&tenant);
-    // SAFETY: the parent's other threads sleep, and hold no lock.
-    let pid = unsafe { libc::fork() };
-    if pid == 0 {
-        // SAFETY: both calls have no preconditions; the first ends a child that hangs.
-        unsafe { libc::alarm(PATIENCE_S) };
+    // The parent's other threads sleep, and hold no lock.
+    in_child_of_fork(|| {
         futures_are_woken(&tenant);
-        // SAFETY: as above.
-        unsafe { libc::_exit(0) };
-    }
-    let mut status = 0;
-    // SAFETY: `status` is a valid out-parameter.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert_eq!(status, 0, "the child hung, or failed");
+        true
+    });
     futures_are_woken(&tenant);
 }

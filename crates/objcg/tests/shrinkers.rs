@@ -10,6 +10,9 @@ use objcg::{Memcg, Objcg, OomPolicy, ReclaimContext, Shrinker, checkpoint};
 #[path = "support/groups.rs"]
 mod groups;
 use groups::{KIB, MIB, alone, strict, try_vec};
+#[path = "support/fork.rs"]
+mod fork;
+use fork::in_child_of_fork;
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -58,6 +61,15 @@ impl Cache {
     fn register(&self) -> Shrinker {
         let cache = self.clone();
         self.memcg.register_shrinker(move |control| cache.shrink(control.nr_bytes))
+    }
+}
+
+/// Data of a callback that counts how often it was dropped.
+struct CountsDrop(Arc<AtomicUsize>);
+
+impl Drop for CountsDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -334,16 +346,73 @@ fn dropping_a_registration_waits_for_the_run_under_way() {
 }
 
 #[test]
+fn a_child_of_fork_does_not_wait_for_runs_of_threads_that_it_has_not() {
+    let _alone = alone();
+    let tenant = strict("ghost");
+    let (entered, may_leave) = (mpsc::channel::<()>(), mpsc::channel::<()>());
+    let (tell, leave) = (Mutex::new(entered.0), Mutex::new(may_leave.1));
+    let parent = std::process::id();
+    let drops = Arc::new(AtomicUsize::new(0));
+    let counts = CountsDrop(Arc::clone(&drops));
+    let shrinker = tenant.register_shrinker(move |_| {
+        let _kept = &counts;
+        if std::process::id() == parent {
+            tell.lock().unwrap().send(()).unwrap();
+            let _let_go = leave.lock().unwrap().recv();
+        }
+        0
+    });
+    let held = tenant.scope(|| try_vec(10 * KIB)).unwrap();
+    let mut shrinker = Some(shrinker);
+    thread::scope(|scope| {
+        // Moved here: its end lets the shrinker go on, also when the child has failed.
+        let _let_go = may_leave.0;
+        scope.spawn(|| tenant.reclaim(1));
+        entered.1.recv().unwrap();
+        in_child_of_fork(|| {
+            // Still to be run, and ended once nobody runs it.
+            let _freed = tenant.reclaim(1);
+            let before = drops.load(Ordering::Relaxed);
+            drop(shrinker.take());
+            (before, drops.load(Ordering::Relaxed)) == (0, 1)
+        });
+    });
+    drop(shrinker);
+    assert_eq!(drops.load(Ordering::Relaxed), 1);
+    drop(held);
+}
+
+#[test]
+fn a_shrinker_may_fork_and_its_run_goes_on_in_the_child() {
+    let _alone = alone();
+    let tenant = strict("forks");
+    let mine: Arc<Mutex<Option<Shrinker>>> = Arc::default();
+    let drops = Arc::new(AtomicUsize::new(0));
+    let (own, counts, seen) = (Arc::downgrade(&mine), CountsDrop(Arc::clone(&drops)), Arc::clone(&drops));
+    let shrinker = tenant.register_shrinker(move |_| {
+        let _kept = &counts;
+        in_child_of_fork(|| {
+            // It runs, so that its data must stay, also when its registration ends here.
+            let registration = own.upgrade().and_then(|own| own.lock().unwrap().take());
+            let is_registered = registration.is_some();
+            drop(registration);
+            is_registered && seen.load(Ordering::Relaxed) == 0
+        });
+        0
+    });
+    *mine.lock().unwrap() = Some(shrinker);
+    let held = tenant.scope(|| try_vec(10 * KIB)).unwrap();
+    let _freed = tenant.reclaim(1);
+    drop(mine.lock().unwrap().take());
+    assert_eq!(drops.load(Ordering::Relaxed), 1);
+    drop(held);
+}
+
+#[test]
 fn a_registration_may_end_inside_its_own_callback() {
     let _alone = alone();
     let tenant = strict("suicide");
     let drops = Arc::new(AtomicUsize::new(0));
-    struct CountsDrop(Arc<AtomicUsize>);
-    impl Drop for CountsDrop {
-        fn drop(&mut self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
     let mine: Arc<Mutex<Option<Shrinker>>> = Arc::default();
     let (own, counts) = (Arc::downgrade(&mine), CountsDrop(Arc::clone(&drops)));
     let shrinker = tenant.register_shrinker(move |_| {

@@ -73,6 +73,16 @@ impl Gate {
 
 #[cfg(not(loom))]
 impl Gate {
+    /// In a child of `fork`, whose only thread has `nr_mine` runs under way: those of the threads that are not there never end. A gate
+    /// whose registration had ended, and which such a run kept, stays closed for ever.
+    pub(crate) fn forget_others(&self, nr_mine: u32) {
+        let word = self.0.load(Ordering::Relaxed);
+        if word & COUNT != 0 {
+            let of_registration = u32::from(word & CLOSED == 0);
+            self.0.store(word & !COUNT | (of_registration + nr_mine), Ordering::Relaxed);
+        }
+    }
+
     /// Sleeps until the registration of that generation has come to its end.
     pub(crate) fn wait_until_gone(&self, generation: u32) {
         loop {

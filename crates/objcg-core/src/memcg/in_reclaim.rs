@@ -10,9 +10,11 @@ use crate::os::ThreadKey;
 
 static KEY: ThreadKey = ThreadKey::new();
 
-/// The bit of a thread that runs shrinkers; above it the number of scopes that must not fail.
+/// The bit of a thread that runs shrinkers; above it the number of scopes that must not fail; above that the number of the registration
+/// whose callback it runs, and one.
 const RECLAIMS: usize = 1;
 const MUST_NOT_FAIL: usize = 2;
+const RUNS_SHIFT: u32 = 32;
 
 /// Whether this thread runs shrinkers.
 pub(super) fn reclaims() -> bool {
@@ -21,7 +23,22 @@ pub(super) fn reclaims() -> bool {
 
 /// Whether this thread's charges are forced.
 pub(super) fn must_not_fail() -> bool {
-    bits() >= MUST_NOT_FAIL
+    bits() as u32 as usize >= MUST_NOT_FAIL
+}
+
+/// The registration whose callback this thread runs.
+pub(super) fn runs() -> Option<u32> {
+    ((bits() >> RUNS_SHIFT) as u32).checked_sub(1)
+}
+
+/// Runs the callback of a registration, in a thread that reclaims.
+pub(super) fn running<R>(idx: u32, work: impl FnOnce() -> R) -> R {
+    // The key is there: it was set when the thread began to reclaim.
+    set(bits() | (idx as usize + 1) << RUNS_SHIFT);
+    // Callbacks do not unwind.
+    let result = work();
+    set(bits() as u32 as usize);
+    result
 }
 
 fn bits() -> usize {

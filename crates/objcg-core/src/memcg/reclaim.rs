@@ -109,24 +109,27 @@ fn pass(top: u32, nr_wanted: u64, context: ReclaimContext, drains: Drains, prote
     freed
 }
 
-/// The registration below `top` that comes next after `last`.
+/// The registration below `top` that comes next after `last`. A thread has one visit at a time, and none while the data of a registration
+/// is dropped that has ended meanwhile.
 fn next_below(top: u32, last: Option<Rank>, protection: fn(u32, u32) -> u64) -> Option<(Rank, Visit)> {
-    let mut best: Option<(Rank, Visit)> = None;
-    for idx in shrinker::all() {
-        let Some(visit) = Visit::begin(idx) else { continue };
+    let rank_of = |visit: &Visit| {
         let group = visit.group();
         if node(group).pin.is_dead() || !ancestors(group).any(|at| at == top) {
-            continue;
+            return None;
         }
-        let usage = node(group).counter.usage();
-        let Some(excess) = usage.checked_sub(protection(group, top)) else { continue };
-        let rank = (excess, idx);
-        let is_next = last.is_none_or(|last| rank < last) && best.as_ref().is_none_or(|(best, _)| rank > *best);
-        if excess > 0 && is_next {
-            best = Some((rank, visit));
+        let excess = node(group).counter.usage().checked_sub(protection(group, top))?;
+        let rank = (excess, visit.idx());
+        (excess > 0 && last.is_none_or(|last| rank < last)).then_some(rank)
+    };
+    loop {
+        let best = shrinker::all().filter_map(|idx| rank_of(&Visit::begin(idx)?)).max()?;
+        // It may have ended meanwhile: another one then.
+        if let Some(visit) = Visit::begin(best.1)
+            && let Some(rank) = rank_of(&visit)
+        {
+            return Some((rank, visit));
         }
     }
-    best
 }
 
 /// Bytes of a group that are protected when memory of `top`, itself or an ancestor, is wanted.

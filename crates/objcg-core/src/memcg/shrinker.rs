@@ -141,18 +141,22 @@ impl Visit {
         TABLE.get(idx).gate.enter().then(|| Visit { idx })
     }
 
+    pub(super) fn idx(&self) -> u32 {
+        self.idx
+    }
+
     pub(super) fn group(&self) -> u32 {
         TABLE.get(self.idx).group.load(Ordering::Relaxed)
     }
 
-    /// Runs the callback. The thread is marked as one that reclaims.
+    /// Runs the callback. The thread is one that reclaims, and has no other visit.
     pub(super) fn run(&self, control: &ShrinkControl) -> u64 {
         let slot = TABLE.get(self.idx);
         let (shrink, data) = (slot.shrink.load(Ordering::Relaxed), slot.data.load(Ordering::Relaxed));
         // SAFETY: it was stored from a `ShrinkFn`.
         let shrink = unsafe { core::mem::transmute::<*mut c_void, ShrinkFn>(shrink) };
         // SAFETY: by the contract of `register_shrinker`; the gate keeps the data.
-        unsafe { shrink(data, control) }
+        in_reclaim::running(self.idx, || unsafe { shrink(data, control) })
     }
 }
 
@@ -170,4 +174,10 @@ pub(super) fn hold_for_fork() {
 
 pub(super) fn release_after_fork() {
     TABLE.release_after_fork();
+}
+
+/// In a child of `fork`: no run is under way but the one that has called it, if it was called by one.
+pub(super) fn forget_others_after_fork() {
+    let mine = in_reclaim::runs();
+    all().for_each(|idx| TABLE.get(idx).gate.forget_others(u32::from(mine == Some(idx))));
 }
