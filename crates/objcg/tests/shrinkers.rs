@@ -350,15 +350,17 @@ fn a_child_of_fork_does_not_wait_for_runs_of_threads_that_it_has_not() {
     let _alone = alone();
     let tenant = strict("ghost");
     let (entered, may_leave) = (mpsc::channel::<()>(), mpsc::channel::<()>());
-    let (tell, leave) = (Mutex::new(entered.0), Mutex::new(may_leave.1));
+    // Kept here: the child must not touch the channels' locks, which the other thread may hold.
+    let channels = Arc::new((Mutex::new(entered.0), Mutex::new(may_leave.1)));
     let parent = std::process::id();
-    let drops = Arc::new(AtomicUsize::new(0));
-    let counts = CountsDrop(Arc::clone(&drops));
+    let (drops, runs) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counts, counts_runs, theirs) = (CountsDrop(Arc::clone(&drops)), Arc::clone(&runs), Arc::clone(&channels));
     let shrinker = tenant.register_shrinker(move |_| {
         let _kept = &counts;
+        counts_runs.fetch_add(1, Ordering::Relaxed);
         if std::process::id() == parent {
-            tell.lock().unwrap().send(()).unwrap();
-            let _let_go = leave.lock().unwrap().recv();
+            theirs.0.lock().unwrap().send(()).unwrap();
+            let _let_go = theirs.1.lock().unwrap().recv();
         }
         0
     });
@@ -372,9 +374,9 @@ fn a_child_of_fork_does_not_wait_for_runs_of_threads_that_it_has_not() {
         in_child_of_fork(|| {
             // Still to be run, and ended once nobody runs it.
             let _freed = tenant.reclaim(1);
-            let before = drops.load(Ordering::Relaxed);
+            let before = (runs.load(Ordering::Relaxed), drops.load(Ordering::Relaxed));
             drop(shrinker.take());
-            (before, drops.load(Ordering::Relaxed)) == (0, 1)
+            (before, drops.load(Ordering::Relaxed)) == ((2, 0), 1)
         });
     });
     drop(shrinker);
@@ -388,7 +390,9 @@ fn a_shrinker_may_fork_and_its_run_goes_on_in_the_child() {
     let tenant = strict("forks");
     let mine: Arc<Mutex<Option<Shrinker>>> = Arc::default();
     let drops = Arc::new(AtomicUsize::new(0));
+    let is_well = Arc::new(AtomicBool::new(false));
     let (own, counts, seen) = (Arc::downgrade(&mine), CountsDrop(Arc::clone(&drops)), Arc::clone(&drops));
+    let was_well = Arc::clone(&is_well);
     let shrinker = tenant.register_shrinker(move |_| {
         let _kept = &counts;
         in_child_of_fork(|| {
@@ -398,11 +402,14 @@ fn a_shrinker_may_fork_and_its_run_goes_on_in_the_child() {
             drop(registration);
             is_registered && seen.load(Ordering::Relaxed) == 0
         });
+        // A panic of the line above ends here.
+        was_well.store(true, Ordering::Relaxed);
         0
     });
     *mine.lock().unwrap() = Some(shrinker);
     let held = tenant.scope(|| try_vec(10 * KIB)).unwrap();
     let _freed = tenant.reclaim(1);
+    assert!(is_well.load(Ordering::Relaxed));
     drop(mine.lock().unwrap().take());
     assert_eq!(drops.load(Ordering::Relaxed), 1);
     drop(held);

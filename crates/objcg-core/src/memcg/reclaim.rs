@@ -95,6 +95,7 @@ fn pass(top: u32, nr_wanted: u64, context: ReclaimContext, drains: Drains, prote
         let Some(excess @ 1..) = rank.0.checked_sub(undrained) else { continue };
         let wanted = nr_wanted - freed;
         let freed_now = visit.run(&ShrinkControl { nr_bytes: wanted.min(excess), context });
+        drop(visit);
         freed = freed.checked_add(freed_now).unwrap_or(nr_wanted);
         if freed_now > 0 && (drains == Drains::EachRun || freed >= nr_wanted) {
             charge::drain_subtree(top);
@@ -123,11 +124,11 @@ fn next_below(top: u32, last: Option<Rank>, protection: fn(u32, u32) -> u64) -> 
     };
     loop {
         let best = shrinker::all().filter_map(|idx| rank_of(&Visit::begin(idx)?)).max()?;
-        // It may have ended meanwhile: another one then.
+        // It may have ended meanwhile, or lost its excess: another one then. The place in the order is that of the look at all of them.
         if let Some(visit) = Visit::begin(best.1)
-            && let Some(rank) = rank_of(&visit)
+            && rank_of(&visit).is_some()
         {
-            return Some((rank, visit));
+            return Some((best, visit));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The load: good requests at a steady rate, in rounds of each kind in turn: with nobody bad, and with some of the bad tenants.
+//! The load: good requests at one rate, in rounds of each kind in turn: with nobody bad, and with some of the bad tenants.
 //!
 //! Each client is a thread that blocks, so that what it takes of the CPUs is little, and the same in every round. A good request has
 //! a time at which it is due ([`crate::arrivals`]), whatever became of those before, and the same in all rounds of a turn. It counts from when it is sent; where its connection waits for
@@ -15,13 +15,14 @@ use crate::AnyError;
 use crate::arrivals::Arrivals;
 use crate::client::{Client, Epoch};
 
-/// Connections of good clients, and how often each asks on the mean.
-const NR_CONNECTIONS: u32 = 8;
-const INTERVAL: Duration = Duration::from_millis(2);
+/// Connections of good clients, and how often each asks on the mean. So many that a request seldom waits for the one before it on its
+/// connection, with what the client's own thread oversleeps.
+const NR_CONNECTIONS: u32 = 192;
+const INTERVAL: Duration = Duration::from_millis(48);
 /// Values that a good tenant asks for: about half of them fit its cache.
 const NR_KEYS: u64 = 256;
 /// Between the start of a round's clients and the first request, and after the last one.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(50);
 /// Between two requests of a bad tenant.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -94,6 +95,8 @@ struct Load<'a> {
     nr_asked: AtomicU64,
     /// Whether the bad clients of the round are to end.
     is_over: AtomicBool,
+    /// Of the times of the good requests.
+    seed: u64,
 }
 
 /// Runs the whole plan, and tells `progress` of each round. Blocks.
@@ -103,7 +106,8 @@ pub(crate) fn run(
     epoch: Epoch,
     mut progress: impl FnMut(usize),
 ) -> Result<Outcome, AnyError> {
-    let load = Load { plan, address, epoch, nr_asked: AtomicU64::new(0), is_over: AtomicBool::new(false) };
+    let (nr_asked, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let load = Load { plan, address, epoch, nr_asked, is_over, seed: fastrand::u64(..) };
     let mut outcome = Outcome {
         rounds: plan.kinds.iter().map(|_| Rounds::new()).collect(),
         used: vec![Used::default(); plan.kinds.len()],
@@ -114,9 +118,8 @@ pub(crate) fn run(
     let nr_kinds = plan.kinds.len();
     for number in 0..plan.nr_turns * nr_kinds {
         progress(number);
-        // Each turn begins with another kind: what a round leaves behind meets all of them.
         let turn = number / nr_kinds;
-        let kind = (number + turn) % nr_kinds;
+        let kind = kind_of(number, nr_kinds);
         let (cpu, start) = (cpu_time()?, Instant::now());
         let answers = load.round(plan.kinds[kind], turn, &mut outcome.bad)?;
         outcome.used[kind].cpu += cpu_time()? - cpu;
@@ -132,7 +135,8 @@ impl Load<'_> {
         let start = Instant::now() + PAUSE;
         thread::scope(|scope| {
             let good = (0..NR_CONNECTIONS).map(|number| {
-                let seed = turn as u64 * u64::from(NR_CONNECTIONS) + u64::from(number);
+                let nth = turn as u64 * u64::from(NR_CONNECTIONS) + u64::from(number);
+                let seed = self.seed.wrapping_add(nth);
                 let share = f64::from(number) / f64::from(NR_CONNECTIONS);
                 let times = self.plan.arrivals.times(start, start + self.plan.round, INTERVAL, seed, share);
                 scope.spawn(move || self.good_client(times))
@@ -189,6 +193,17 @@ impl Load<'_> {
     }
 }
 
+/// The kind of a round. The turns of kinds, as many as there are kinds, are a square of Williams's: each kind follows each other one
+/// as often, so that what a round leaves behind meets all of them. Of an odd number of kinds it takes twice as many turns.
+fn kind_of(number: usize, nr_kinds: usize) -> usize {
+    let (turn, place) = (number / nr_kinds, number % nr_kinds);
+    let is_mirrored = nr_kinds % 2 == 1 && turn / nr_kinds % 2 == 1;
+    let place = if is_mirrored { nr_kinds - 1 - place } else { place };
+    // 0, 1, n - 1, 2, n - 2, …
+    let first = if place % 2 == 1 { place.div_ceil(2) } else { (nr_kinds - place / 2) % nr_kinds };
+    (first + turn) % nr_kinds
+}
+
 /// What the process has taken of the CPUs, to a hundredth of a second: `utime` and `stime` in `/proc/self/stat`.
 fn cpu_time() -> Result<Duration, AnyError> {
     const TICKS_PER_SEC: u32 = 100;
@@ -208,4 +223,32 @@ fn sleep_until(due: Instant) -> Instant {
         woken_at = Instant::now();
     }
     woken_at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kind_of;
+
+    #[test]
+    fn each_kind_follows_each_other_one_as_often() {
+        for nr_kinds in 2..=6 {
+            let nr_turns = if nr_kinds % 2 == 0 { nr_kinds } else { 2 * nr_kinds };
+            let turns =
+                (0..nr_turns).map(|turn| (0..nr_kinds).map(move |place| kind_of(turn * nr_kinds + place, nr_kinds)));
+            let turns = turns.map(Iterator::collect::<Vec<_>>).collect::<Vec<_>>();
+            for turn in &turns {
+                let mut sorted = turn.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, (0..nr_kinds).collect::<Vec<_>>());
+            }
+            let follows = |first: usize, second: usize| {
+                turns.iter().flat_map(|turn| turn.windows(2)).filter(|pair| **pair == [first, second]).count()
+            };
+            for first in 0..nr_kinds {
+                for second in (0..nr_kinds).filter(|second| *second != first) {
+                    assert_eq!(follows(first, second), nr_turns / nr_kinds, "{nr_kinds}: {second} after {first}");
+                }
+            }
+        }
+    }
 }

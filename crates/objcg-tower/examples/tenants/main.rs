@@ -39,7 +39,7 @@ Usage: tenants [--bad KIND]... [--arrivals HOW] [--json] [--help]
               unless it is said, `--bad leak --bad busy --bad all`
   --arrivals HOW
               when good requests come: random, as those of many who know nothing of each other (the default), or even,
-              at the same distance, so that they never meet each other
+              at the same distance, so that they seldom meet each other
   --json      prints the figures of all tenants and rounds as one JSON object
   --help      prints this";
 
