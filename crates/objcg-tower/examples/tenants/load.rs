@@ -15,10 +15,9 @@ use crate::AnyError;
 use crate::arrivals::Arrivals;
 use crate::client::{Client, Epoch};
 
-/// Connections of good clients, and how often each asks on the mean. So many that a request seldom waits for the one before it on its
-/// connection, with what the client's own thread oversleeps.
+/// Connections of good clients. So many that a request seldom waits for the one before it on its connection, with what the client's own
+/// thread oversleeps.
 const NR_CONNECTIONS: u32 = 192;
-const INTERVAL: Duration = Duration::from_millis(48);
 /// Values that a good tenant asks for: about half of them fit its cache.
 const NR_KEYS: u64 = 256;
 /// Between the start of a round's clients and the first request, and after the last one.
@@ -52,8 +51,9 @@ pub(crate) struct Plan {
     /// Turns of one round of each kind.
     pub(crate) nr_turns: usize,
     pub(crate) round: Duration,
-    /// Of the good requests.
+    /// Of the good requests, and how far they are apart on a connection, on the mean.
     pub(crate) arrivals: Arrivals,
+    pub(crate) interval: Duration,
 }
 
 /// How many answers there were of each status.
@@ -138,7 +138,7 @@ impl Load<'_> {
                 let nth = turn as u64 * u64::from(NR_CONNECTIONS) + u64::from(number);
                 let seed = self.seed.wrapping_add(nth);
                 let share = f64::from(number) / f64::from(NR_CONNECTIONS);
-                let times = self.plan.arrivals.times(start, start + self.plan.round, INTERVAL, seed, share);
+                let times = self.plan.arrivals.times(start, start + self.plan.round, self.plan.interval, seed, share);
                 scope.spawn(move || self.good_client(times))
             });
             let good = good.collect::<Vec<_>>();
@@ -162,7 +162,7 @@ impl Load<'_> {
     fn good_client(&self, times: impl Iterator<Item = Instant>) -> Result<Vec<Answer>, AnyError> {
         let mut client = Client::connect(self.address, self.epoch)?;
         // Half as many again as on the mean: it does not grow while it measures.
-        let nr_expected = (self.plan.round.as_micros() * 3 / 2).div_ceil(INTERVAL.as_micros());
+        let nr_expected = (self.plan.round.as_micros() * 3 / 2).div_ceil(self.plan.interval.as_micros());
         let mut answers = Vec::with_capacity(nr_expected as usize);
         for due in times {
             let number = self.nr_asked.fetch_add(1, Ordering::Relaxed);
