@@ -3,8 +3,8 @@
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::mem::offset_of;
 use std::ptr::{self, NonNull};
-use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicU32};
+use std::sync::{Once, OnceLock};
 
 use objcg_rseq::{END, PerCpu, Registration, Stack, Stopper, Sum, TaggedWord};
 
@@ -41,11 +41,14 @@ unsafe impl Send for Area {}
 // SAFETY: as above.
 unsafe impl Sync for Area {}
 
-/// CPUs that the machine may have.
+/// CPUs that the machine may have, as it was asked first: musl counts those that the thread may run on, and tests pin theirs.
 pub(crate) fn nr_cpus() -> u32 {
-    // SAFETY: no memory is passed.
-    let nr_cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
-    u32::try_from(nr_cpus).expect("a number of CPUs")
+    static NR_CPUS: OnceLock<u32> = OnceLock::new();
+    *NR_CPUS.get_or_init(|| {
+        // SAFETY: no memory is passed.
+        let nr_cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+        u32::try_from(nr_cpus).expect("a number of CPUs")
+    })
 }
 
 /// Lets sections run, once a process.
