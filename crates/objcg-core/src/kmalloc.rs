@@ -23,6 +23,7 @@ use crate::hooks;
 use crate::memcg::{Memcg, Refused};
 use crate::options;
 use crate::os::PAGE_SIZE;
+pub use crate::os::UNWINDER_ALIGN;
 use crate::page_alloc::{self, PageIdx, PageKind, page};
 use crate::report::die;
 use crate::size_class::SizeClass;

@@ -152,6 +152,10 @@ pub(crate) fn address_space_limit() -> Option<usize> {
     usize::try_from(limit.rlim_cur).ok()
 }
 
+/// What Rust's standard library takes for granted of its allocations, beyond what it asks for: an exception that is raised lies at a
+/// multiple of 16, as LLVM's unwinder has it, which comes with musl. Declared so since rust-lang/rust#161368.
+pub const UNWINDER_ALIGN: usize = if cfg!(target_env = "gnu") { 1 } else { 16 };
+
 /// The number of CPUs that may ever come up: one more than the highest number in the kernel's list of possible CPUs.
 pub(crate) fn nr_possible_cpus() -> usize {
     keeping_errno(read_possible_cpus).unwrap_or_else(|| {

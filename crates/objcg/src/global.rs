@@ -5,7 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::{self, NonNull};
 
-use objcg_core::kmalloc;
+use objcg_core::kmalloc::{self, UNWINDER_ALIGN};
 
 /// The engine as a global allocator: `#[global_allocator] static GLOBAL: objcg::Objcg = objcg::Objcg;`
 ///
@@ -22,6 +22,22 @@ use objcg_core::kmalloc;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Objcg;
 
+/// The alignment of a layout's memory.
+#[inline]
+fn aligned(layout: Layout) -> usize {
+    layout.align().max(UNWINDER_ALIGN)
+}
+
+#[inline]
+fn alloc(layout: Layout) -> Option<NonNull<u8>> {
+    // One of the two remains.
+    if UNWINDER_ALIGN > align_of::<u64>() {
+        kmalloc::alloc_aligned(layout.size(), aligned(layout))
+    } else {
+        kmalloc::alloc(layout.size(), aligned(layout))
+    }
+}
+
 fn or_null(memory: Option<NonNull<u8>>) -> *mut u8 {
     memory.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
@@ -31,12 +47,12 @@ fn or_null(memory: Option<NonNull<u8>>) -> *mut u8 {
 unsafe impl GlobalAlloc for Objcg {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        or_null(kmalloc::alloc(layout.size(), layout.align()))
+        or_null(alloc(layout))
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        or_null(kmalloc::alloc_zeroed(layout.size(), layout.align()))
+        or_null(kmalloc::alloc_zeroed(layout.size(), aligned(layout)))
     }
 
     #[inline]
@@ -52,6 +68,6 @@ unsafe impl GlobalAlloc for Objcg {
         // SAFETY: `realloc` is given what `alloc` returned, which is not null.
         let memory = unsafe { NonNull::new_unchecked(memory) };
         // SAFETY: by the contract of `realloc` it came from here with this alignment, and the old address is given up.
-        or_null(unsafe { kmalloc::realloc(memory, new_size, layout.align()) })
+        or_null(unsafe { kmalloc::realloc(memory, new_size, aligned(layout)) })
     }
 }

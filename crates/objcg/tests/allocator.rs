@@ -217,3 +217,15 @@ fn a_panic_leaves_the_scope() {
     assert_eq!(tenant.usage(), 0);
     drop(outside);
 }
+
+/// An exception is an object as others are; unwinders may want it at a multiple of 16, whatever its layout says.
+#[test]
+fn a_panic_is_caught_wherever_its_exception_lies() {
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        let caught = std::panic::catch_unwind(|| std::panic::resume_unwind(Box::new(7_u32)));
+        assert_eq!(caught.unwrap_err().downcast_ref::<u32>(), Some(&7));
+        // What an exception is as large as: the next one lies elsewhere.
+        held.push([Box::new([0_u64; 5]) as Box<dyn std::any::Any>, Box::new([0_u64; 6]), Box::new([0_u64; 7])]);
+    }
+}
