@@ -14,6 +14,9 @@ use objcg_core::{kmalloc, percpu};
 #[path = "support/fork.rs"]
 mod fork;
 use fork::in_child_of_fork;
+#[path = "support/stop.rs"]
+mod stop;
+use stop::Stop;
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -249,10 +252,10 @@ fn fork_in_a_threaded_process_leaves_a_usable_child() {
                 }
             });
         }
+        let _stop = Stop(&stop);
         for _ in 0..NR_FORKS {
             in_child_of_fork(is_exact_in_child);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     tenant.drain();
     assert_eq!(tenant.usage(), 0);

@@ -7,6 +7,8 @@
 mod fork;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/stop.rs"]
+mod stop;
 
 use std::cell::RefCell;
 use std::future::{Future, pending};
@@ -20,6 +22,7 @@ use std::thread;
 use fork::in_child_of_fork;
 use objcg::{FutureExt, Memcg, Objcg, OomPolicy, PerCpuCounter};
 use process::in_own_process;
+use stop::Stop;
 
 #[path = "support/groups.rs"]
 mod groups;
@@ -338,6 +341,7 @@ fn where_threads_allocate_while_processes_start() {
                 }
             });
         }
+        let _stop = Stop(&stop);
         for _ in 0..60 {
             let mut spawned = Command::new("/bin/true");
             let status = spawned.stdin(Stdio::null()).status().expect("/bin/true is there");
@@ -347,7 +351,6 @@ fn where_threads_allocate_while_processes_start() {
                 texts.iter().all(|text| text.iter().all(|byte| *byte == 7))
             });
         }
-        stop.store(true, Ordering::Relaxed);
     });
     nothing_is_left(tenant);
 }
