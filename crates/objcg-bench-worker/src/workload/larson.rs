@@ -21,6 +21,8 @@ const MAX_SIZE: usize = 1024;
 /// Threads of a lane, one after the other, for each unit of effort.
 const NR_GENERATIONS: usize = 2;
 
+/// With cache lines of its own: each step writes to it.
+#[repr(align(128))]
 struct Lane {
     objects: Pages<Option<Object>>,
     random: Random,

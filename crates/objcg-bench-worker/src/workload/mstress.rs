@@ -74,7 +74,8 @@ impl Board {
     }
 }
 
-/// A thread's objects.
+/// A thread's objects. With cache lines of its own: each step writes to it.
+#[repr(align(128))]
 struct Set {
     objects: Pages<Option<Object>>,
     len: usize,
