@@ -8,6 +8,8 @@
 //!
 //! Per-CPU memory is charged like pages: ahead, at its size on all CPUs plus an owner slot.
 
+use core::mem;
+
 use crate::faults::{self, Site};
 use crate::memcg::{self, Memcg, OnLimit, ROOT_VESSEL};
 use crate::sync::{AtomicU32, Ordering};
@@ -41,34 +43,80 @@ pub(crate) fn change_owner(owner: &AtomicU32, old: u32, price: u64) -> bool {
     }
 }
 
-/// Takes bytes for free objects out of this CPU's stock of a group; false if it has not so many. Takes no lock, asks no limit.
-pub(crate) fn take_stock(group: u32, nr_bytes: u64) -> bool {
-    memcg::take_stock(group, nr_bytes)
+/// Bytes that are charged to a group already, for free objects that are being taken for it. What is left goes into the stock.
+pub(crate) struct Purse {
+    group: u32,
+    nr_objects: u32,
+    price: u64,
+    nr_bytes: u64,
+    went_up: bool,
 }
 
-/// Gives an object's price back to its owner, if it has one; it is nobody's then.
-pub(crate) fn discharge_one(owner: &AtomicU32, price: u64) {
-    // Relaxed: the object's owner word is its holder's; handing the object over orders the accesses.
-    let old = owner.load(Ordering::Relaxed);
-    if old != ROOT_VESSEL {
-        owner.store(ROOT_VESSEL, Ordering::Relaxed);
-        memcg::uncharge_object(old, price);
+impl Purse {
+    /// An empty one of a group, which can be filled for `nr_objects` of that price.
+    pub(crate) fn of(group: u32, nr_objects: u32, price: u64) -> Purse {
+        Purse { group, nr_objects, price, nr_bytes: 0, went_up: false }
+    }
+
+    /// One that stays empty.
+    pub(crate) fn nobodys() -> Purse {
+        Purse::of(ROOT_VESSEL, 0, 0)
+    }
+
+    /// Fills it, once, if no limit is near: takes no lock, and nobody is asked for room.
+    pub(crate) fn fill(&mut self) {
+        let nr_objects = mem::take(&mut self.nr_objects);
+        if self.group != ROOT_VESSEL && nr_objects > 0 && !faults::strikes(Site::Charge) {
+            let nr_bytes = u64::from(nr_objects) * self.price;
+            self.nr_bytes = memcg::charge_refill(self.group, nr_bytes, &mut self.went_up);
+        }
+    }
+
+    /// Whose it is; [`ROOT_VESSEL`] if it cannot pay for an object.
+    pub(crate) fn payer(&self) -> u32 {
+        if self.nr_bytes > 0 && self.nr_bytes >= self.price { self.group } else { ROOT_VESSEL }
+    }
+
+    /// Pays for as many of `nr_objects` as it can.
+    pub(crate) fn pay(&mut self, nr_objects: u32) -> u32 {
+        let nr_paid = self.nr_bytes.checked_div(self.price).unwrap_or(0).min(u64::from(nr_objects));
+        self.nr_bytes -= nr_paid * self.price;
+        nr_paid as u32
+    }
+
+    /// Whether its group was charged up the tree: then [`went_up`] is owed.
+    pub(crate) fn went_up(&self) -> bool {
+        self.went_up
     }
 }
 
-/// The same for many objects of one price: neighbours of one owner go back together.
-pub(crate) fn discharge<'a>(owners: impl Iterator<Item = &'a AtomicU32>, price: u64) {
+impl Drop for Purse {
+    fn drop(&mut self) {
+        if self.nr_bytes > 0 {
+            memcg::uncharge_object(self.group, self.nr_bytes);
+        }
+    }
+}
+
+/// Bytes that are charged to a group, by its vessel.
+pub(crate) fn charged(owner: u32) -> u64 {
+    memcg::charged(owner)
+}
+
+/// What was charged up the tree for free objects of the current group is counted in its peak, and seen by watchers. Called under no
+/// lock.
+pub(crate) fn went_up() {
+    memcg::note_peak(current());
+}
+
+/// Gives the price of objects back to their owners, if they have any: that of neighbours of one owner together.
+pub(crate) fn discharge(owners: impl Iterator<Item = u32>, price: u64) {
     let (mut last, mut nr_bytes) = (ROOT_VESSEL, 0);
     for owner in owners {
-        let old = owner.load(Ordering::Relaxed);
-        if old == ROOT_VESSEL {
-            continue;
-        }
-        if old != last {
+        if owner != last {
             memcg::uncharge_object(last, nr_bytes);
-            (last, nr_bytes) = (old, 0);
+            (last, nr_bytes) = (owner, 0);
         }
-        owner.store(ROOT_VESSEL, Ordering::Relaxed);
         nr_bytes += price;
     }
     memcg::uncharge_object(last, nr_bytes);

@@ -42,7 +42,9 @@ use crate::cpu::nr_cpus;
 use crate::sync::Ordering;
 use node::node;
 
-pub(crate) use charge::{OnLimit, charge_ahead, charge_object, note_peak, set_discharge, take_stock, uncharge_object};
+pub(crate) use charge::{
+    OnLimit, charge_ahead, charge_object, charge_refill, charged, note_peak, set_discharge, uncharge_object,
+};
 pub use charge::{Watcher, watch};
 pub(crate) use current::current;
 pub use current::{EnteredOwned, move_into, moved_into};

@@ -33,10 +33,11 @@ mod meta;
 mod obj_exts;
 mod sheaf;
 mod sheaf_size;
+mod sole_owners;
 
 use core::ptr::NonNull;
 
-use crate::page_alloc::{self, Lookup, PageIdx};
+use crate::page_alloc::{self, Lookup, Page, PageIdx};
 use crate::report::die;
 use crate::size_class::{NR_CLASSES, SizeClass};
 use crate::sync::{AtomicU32, Ordering};
@@ -113,30 +114,31 @@ impl SlabObject {
         self.page.head()
     }
 
-    /// The object's owner word in its slab's vector, as its page knows it.
+    /// The slab's owner vector, as the object's page knows it.
     #[inline(always)]
-    fn owner(&self) -> &'static AtomicU32 {
-        self.owner_in(obj_exts::load(&self.page.obj_exts))
+    fn vector(&self) -> OwnerVector {
+        OwnerVector::load(&self.page.obj_exts)
     }
 
-    /// The object's owner word in its slab's vector.
+    /// The object's word in an owner vector of its slab.
     #[inline(always)]
     fn owner_in(&self, vector: OwnerVector) -> &'static AtomicU32 {
-        // SAFETY: the slab's cache made the vector with a word for each of its objects, and it stays until the slab is
+        // SAFETY: the slab's cache gave it a vector with a word for each of its objects, which stays until the slab is
         // destroyed, which this object prevents.
         unsafe { vector.word(self.obj_idx) }
     }
 
-    /// Whom the object is charged to.
+    /// The object's owner word, if its slab has an owner vector of its own.
+    fn own_word(&self) -> Option<&'static AtomicU32> {
+        let vector = self.vector();
+        vector.sole_owner().is_none().then(|| self.owner_in(vector))
+    }
+
+    /// Whom the object, which is not free in its slab, is charged to.
     #[inline(always)]
     fn owner_id(&self) -> u32 {
         // Relaxed: an object is in one hand at a time; handing it over orders the accesses.
-        self.owner().load(Ordering::Relaxed)
-    }
-
-    /// The object's owner word, if its slab has an owner vector.
-    fn real_owner(&self) -> Option<&'static AtomicU32> {
-        obj_exts::load(&self.page.obj_exts).if_real().map(|vector| self.owner_in(vector))
+        self.owner_in(self.vector()).load(Ordering::Relaxed)
     }
 
     /// The object as it goes into a sheaf.
@@ -146,11 +148,20 @@ impl SlabObject {
     }
 }
 
-/// The owner ids of a slab's objects, if it has any; ids of free objects are 0.
+/// How many objects of a slab have owners for which the test is true; objects that wait in sheaves count if they are charged.
 ///
-/// The slice is good only while the page lock is held, as it is during [`page_alloc::for_each_object_run`].
-pub(crate) fn owners_of_slab(head: &Lookup) -> Option<&[AtomicU32]> {
-    let vector = obj_exts::load(&head.obj_exts).if_real()?;
-    // SAFETY: the page lock keeps the slab, and its vector is freed only after the slab.
-    Some(unsafe { vector.words(Cache::of_page(head)?.nr_objects()) })
+/// To be called only while the page lock is held, as it is during [`page_alloc::for_each_object_run`].
+pub(crate) fn nr_owned(slab: &Lookup, head: &Page, mut test: impl FnMut(u32) -> bool) -> u64 {
+    let Some(cache) = Cache::of_page(slab) else { return 0 };
+    let vector = OwnerVector::load(&slab.obj_exts);
+    let Some(sole) = vector.sole_owner() else {
+        // SAFETY: the page lock keeps the slab, and its own vector is freed only after the slab.
+        let words = unsafe { vector.words(cache.nr_objects()) };
+        return words.iter().filter(|word| test(word.load(Ordering::Relaxed))).count() as u64;
+    };
+    if !test(sole) {
+        return 0;
+    }
+    // tidy: allow(saturating_sub): the page may have become another cache's since it was looked at
+    u64::from(cache.nr_objects().saturating_sub(head.nr_free().load(Ordering::Relaxed)))
 }

@@ -1,4 +1,4 @@
-//! What a group holds, found by looking: every owner vector, every descriptor, every stock.
+//! What a group holds, found by looking: every descriptor, every owner vector, every stock.
 //!
 //! Counting objects per group on the fast path would cost every allocation; this costs whoever asks: about a nanosecond
 //! for each object slot of slabs that have owners, and 32 bytes read a page. It is independent of the counters, so at a
@@ -71,10 +71,9 @@ impl Memcg {
             }
             _ => {
                 let slab = page_alloc::lookup(at);
-                let owners = slab::owners_of_slab(slab).unwrap_or_default();
-                let nr_objects = owners.iter().filter(|owner| members.contain(owner.load(Ordering::Relaxed))).count();
-                stat.slab_objects += nr_objects as u64;
-                stat.slab_bytes += (nr_objects * Cache::of_page(slab).map_or(0, Cache::size)) as u64;
+                let nr_objects = slab::nr_owned(slab, head, |owner| members.contain(owner));
+                stat.slab_objects += nr_objects;
+                stat.slab_bytes += nr_objects * Cache::of_page(slab).map_or(0, Cache::size) as u64;
             }
         });
         kmalloc::for_each_huge(|owner, nr_bytes| {

@@ -12,7 +12,7 @@ use objcg_core::kmem_cache::{CacheConfig, KmemCache};
 use objcg_core::{kmalloc, percpu, stat};
 
 const MIB: usize = 1 << 20;
-const NR_ROUNDS: usize = 70;
+const NR_ROUNDS: usize = 80;
 /// Points of both kinds that are walked at least.
 const NR_POINTS: u64 = 2000;
 

@@ -192,6 +192,29 @@ fn charge_pinned(group: &PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result
     Ok(live)
 }
 
+/// Bytes that lead to a vessel.
+pub(crate) fn charged(vessel: u32) -> u64 {
+    VESSELS.charged(vessel)
+}
+
+/// Charges objects that are about to be taken for a vessel, as far as no limit is near: out of this CPU's stock, or up the tree, and
+/// then a batch if that is more. Returns the bytes that were charged. Takes no lock and asks nobody; [`note_peak`] is owed if it
+/// `went_up`.
+pub(crate) fn charge_refill(vessel: u32, nr_bytes: u64, went_up: &mut bool) -> u64 {
+    if take_stock(vessel, nr_bytes) {
+        return nr_bytes;
+    }
+    let Some(group) = PinnedNode::of_vessel(vessel) else { return 0 };
+    let nr_bytes = nr_bytes.max(batch(group.idx)).min(ahead_bound(group.idx));
+    let is_live = node(group.idx).objcg.load(Ordering::Relaxed) == vessel;
+    if nr_bytes == 0 || !is_live || try_charge_below(group.idx, None, nr_bytes).is_err() {
+        return 0;
+    }
+    VESSELS.note_charge(vessel, nr_bytes);
+    *went_up = true;
+    nr_bytes
+}
+
 /// Charges a pinned group and its ancestors below `end`, all or none. What is refused climbs a ladder: what stocks and sheaves keep
 /// below the refusing group is drained; shrinkers run there; then it is forced in a scope that must not fail, or the policy
 /// decides.
@@ -339,9 +362,14 @@ pub(super) fn is_above(above: u32, group: u32) -> bool {
 
 /// Bytes to charge ahead for a group: little for an idle one and under a small limit, more with use.
 fn batch(group: u32) -> u64 {
-    let smallest_max = ancestors(group).map(|at| node(at).counter.max()).min().unwrap_or(u64::MAX);
     let by_use = (node(group).counter.usage() / USAGE_SHARE).clamp(MIN_BATCH, MAX_BATCH);
-    by_use.min(smallest_max / (LIMIT_SHARE * nr_cpus() as u64))
+    by_use.min(ahead_bound(group))
+}
+
+/// The most bytes that a CPU charges ahead to a group at once.
+fn ahead_bound(group: u32) -> u64 {
+    let smallest_max = ancestors(group).map(|at| node(at).counter.max()).min().unwrap_or(u64::MAX);
+    smallest_max / (LIMIT_SHARE * nr_cpus() as u64)
 }
 
 /// Gives back what all CPUs' stocks hold for a group and its descendants, and what free objects keep charged to them.

@@ -6,6 +6,8 @@
 
 #![expect(unsafe_code, reason = "descriptors point at their cache")]
 
+use core::hint;
+
 use super::barn::Barn;
 use super::cpu_sheaves::CpuSheaves;
 use super::lists::SlabLists;
@@ -52,6 +54,8 @@ pub(crate) struct Cache {
     pub(super) cpu_sheaves: AtomicPtr<CpuSheaves>,
     /// The slots whose locks a `fork` holds.
     pub(super) held_for_fork: AtomicPtr<CpuSheaves>,
+    /// Not 0 once an object may have been charged.
+    pub(super) has_owners: AtomicU32,
     pub(super) counters: Counters,
     pub(super) lists: Lock<SlabLists>,
     pub(super) barn: Barn<Sheaf>,
@@ -92,6 +96,7 @@ impl Cache {
         number: AtomicU32::new(u32::MAX),
         cpu_sheaves: AtomicPtr::new(core::ptr::null_mut()),
         held_for_fork: AtomicPtr::new(core::ptr::null_mut()),
+        has_owners: AtomicU32::new(0),
         counters: Counters { nr_slabs: AtomicU64::new(0), nr_taken: AtomicU64::new(0), owner_bytes: AtomicU64::new(0) },
         lists: Lock::new(SlabLists::EMPTY),
         barn: Barn::new(),
@@ -186,7 +191,11 @@ impl Cache {
         let reciprocal = page.reciprocal.load(Ordering::Acquire);
         let obj_idx = quotient(offset, reciprocal)?;
         let cache = Cache::of_slab_page(page);
-        (obj_idx < cache.nr_objects()).then_some((cache, obj_idx))
+        if obj_idx >= cache.nr_objects() {
+            hint::cold_path();
+            return None;
+        }
+        Some((cache, obj_idx))
     }
 
     pub(super) fn reciprocal(&self) -> u64 {
@@ -255,9 +264,9 @@ impl Cache {
         }
     }
 
-    /// Whether any slab has an owner vector: without one nothing is charged.
-    pub(super) fn has_owners(&self) -> bool {
-        self.counters.owner_bytes.load(Ordering::Relaxed) != 0
+    /// Whether any object was ever charged.
+    pub(super) fn may_have_owners(&self) -> bool {
+        self.has_owners.load(Ordering::Relaxed) != 0
     }
 
     /// Objects that its slabs have room for.

@@ -30,7 +30,7 @@ use super::sheaf::{OnStack, Sheaf};
 use super::{SlabObject, in_kind, meta, sheaf_size};
 use crate::cpu::{self, CpuId, Stacks, nr_cpus};
 use crate::hardening;
-use crate::hooks;
+use crate::hooks::{self, Purse};
 use crate::memcg::ROOT_VESSEL;
 use crate::options::{self, RANDOM};
 use crate::report::die;
@@ -98,7 +98,6 @@ impl Cache {
         if !free.is_of(hooks::current()) {
             let object = SlabObject::of(free.address());
             if !object.cache.change_owner(&object, free) {
-                free.mark(ROOT_VESSEL);
                 object.cache.take_back(free);
                 return None;
             }
@@ -117,9 +116,10 @@ impl Cache {
         self.owner_word(object).is_some_and(|owner| hooks::change_owner(owner, marked as u32, self.price()))
     }
 
-    /// An object that could not be handed out is free again.
+    /// An object that could not be handed out is free again, and nobody's: in its slab, if it could not be made nobody's outside.
     fn take_back(&'static self, object: FreeObject) {
-        if self.sheaf_size.has_sheaves() {
+        if self.discharge_one(object) && self.sheaf_size.has_sheaves() {
+            object.mark(ROOT_VESSEL);
             self.put_back(object);
         } else {
             self.put_one(object);
@@ -127,18 +127,26 @@ impl Cache {
     }
 
     fn alloc_slow(&'static self) -> Option<NonNull<u8>> {
-        let object = loop {
+        let (object, went_up) = loop {
             let Some(cpu) = cpu::this_cpu() else { return self.alloc_on(CpuId::current()) };
-            let Some(slot) = self.slot(cpu) else { break self.take_one() };
+            let Some(slot) = self.slot(cpu) else { break (self.take_one(), false) };
             let mut pair = slot.0.lock();
             let Some(stacks) = self.usable_stacks() else { break pair.alloc(self) };
             if !pair.take_down(stacks, cpu) {
                 continue;
             }
-            let object = pair.alloc(self);
+            let taken = pair.alloc(self);
             pair.lay(stacks, cpu);
-            break object;
+            break taken;
         };
+        Cache::hand_over_refilled(object, went_up)
+    }
+
+    /// Hands out what a pair gave, with the pair's lock given back.
+    fn hand_over_refilled(object: Option<FreeObject>, went_up: bool) -> Option<NonNull<u8>> {
+        if went_up {
+            hooks::went_up();
+        }
         Cache::hand_over(object?)
     }
 
@@ -178,11 +186,11 @@ impl Cache {
 
     /// The same as [`Cache::alloc`] through the sheaves of a given CPU, under their lock.
     pub(crate) fn alloc_on(&'static self, cpu: CpuId) -> Option<NonNull<u8>> {
-        let object = match self.slot(cpu) {
+        let (object, went_up) = match self.slot(cpu) {
             Some(slot) => slot.0.lock().portably(|pair| pair.alloc(self)),
-            None => self.take_one(),
+            None => (self.take_one(), false),
         };
-        Cache::hand_over(object?)
+        Cache::hand_over_refilled(object, went_up)
     }
 
     /// The same as [`Cache::free`] through the sheaves of a given CPU, under their lock.
@@ -392,12 +400,14 @@ impl Pair {
         }
     }
 
-    fn alloc(&mut self, cache: &Cache) -> Option<FreeObject> {
+    /// An object, and whether the current group was charged up the tree for others that came with it: [`hooks::went_up`] is owed then.
+    fn alloc(&mut self, cache: &Cache) -> (Option<FreeObject>, bool) {
         if options::is_on(RANDOM) {
             self.main.iter_mut().for_each(Sheaf::shuffle_top);
         }
+        let mut went_up = false;
         let popped = self.main.as_mut().and_then(Sheaf::pop);
-        popped.or_else(|| self.alloc_slow(cache))
+        (popped.or_else(|| self.alloc_slow(cache, &mut went_up)), went_up)
     }
 
     fn free(&mut self, cache: &Cache, object: FreeObject) {
@@ -410,7 +420,7 @@ impl Pair {
         }
     }
 
-    fn alloc_slow(&mut self, cache: &Cache) -> Option<FreeObject> {
+    fn alloc_slow(&mut self, cache: &Cache, went_up: &mut bool) -> Option<FreeObject> {
         if self.spare.as_ref().is_some_and(|spare| !spare.is_empty()) {
             mem::swap(&mut self.main, &mut self.spare);
             return self.main.as_mut().and_then(Sheaf::pop);
@@ -430,14 +440,21 @@ impl Pair {
                 let main = self.main.insert(empty);
                 // Half a sheaf: the other half is room for frees, and unused objects pin slabs.
                 cache.sheaf_size.note_take();
-                cache.take(main.room().div_ceil(2).max(1), |object| {
+                let nr_objects = main.room().div_ceil(2).max(1);
+                let group = hooks::current();
+                let mut purse = Purse::of(group, nr_objects, cache.price());
+                // Twice in a row for one group: the rest of them will be its, too.
+                let is_its = mem::replace(&mut self.refilled_for, group) == group;
+                if is_its {
+                    purse.fill();
+                }
+                cache.take(nr_objects, &mut purse, |object| {
                     main.push(object);
                 });
-                // Twice in a row for one group: the rest of them will be its, too.
-                let group = hooks::current();
-                if mem::replace(&mut self.refilled_for, group) == group {
-                    cache.charge_from_stock(main, group);
+                if is_its {
+                    cache.charge_from(&mut purse, main);
                 }
+                *went_up = purse.went_up();
                 main
             }
         };

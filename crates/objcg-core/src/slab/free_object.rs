@@ -2,7 +2,7 @@
 //!
 //! The mark is the object's address plus an odd distance plus the owner's id, in the object's first word. Written by a free,
 //! looked for by whoever takes the object next: one comparison then tells that nobody has written to it since, and that it
-//! is the current group's already. The owner word of the object's slab says the same ([`super::obj_exts`]); a free object whose
+//! is the current group's already. The object's slab says the same ([`super::obj_exts`]); a free object whose
 //! owner word changes is marked again.
 
 #![expect(unsafe_code, reason = "reads and writes the mark in free objects")]
@@ -10,7 +10,6 @@
 use core::ptr::NonNull;
 
 use crate::cpu::NO_OBJECT;
-use crate::memcg::ROOT_VESSEL;
 
 /// How far the mark of nobody's object is from its address: odd, and short enough to be part of an instruction.
 const MARK_DISTANCE: u64 = 0x5a17_e5c3;
@@ -28,11 +27,11 @@ impl FreeObject {
         object
     }
 
-    /// An object that comes from its slab, where nobody is charged. Marked without a look: a fresh page that is read first
+    /// An object that comes from its slab, charged to `owner` or nobody. Marked without a look: a fresh page that is read first
     /// faults twice, and the second time every CPU is interrupted.
     #[inline]
-    pub(super) fn of_slab(address: NonNull<u8>) -> FreeObject {
-        FreeObject::freed(address, ROOT_VESSEL)
+    pub(super) fn of_slab(address: NonNull<u8>, owner: u32) -> FreeObject {
+        FreeObject::freed(address, owner)
     }
 
     /// An object that was taken out of a sheaf, or that never is in one.

@@ -8,8 +8,6 @@ use super::SlabObject;
 use super::cache::Cache;
 use super::free_object::FreeObject;
 use crate::hardening::{self, Place};
-use crate::hooks;
-use crate::memcg::ROOT_VESSEL;
 use crate::options::{self, QUARANTINE};
 
 impl Cache {
@@ -20,9 +18,8 @@ impl Cache {
         if !options::is_on(QUARANTINE) {
             return self.put_back(object);
         }
-        if let Some(owner) = SlabObject::of(object.address()).real_owner() {
-            hooks::discharge_one(owner, self.price());
-            object.mark(ROOT_VESSEL);
+        if !self.discharge_one(object) {
+            return self.put_back(object);
         }
         if !hardening::put(object.address(), self.size()) {
             return self.put_back(object);

@@ -8,7 +8,7 @@ use super::sheaf::Sheaf;
 use super::sheaf_size::most_shelved;
 use super::{SlabObject, caches, typed_caches};
 use crate::cpu::nr_cpus;
-use crate::hooks;
+use crate::hooks::{self, Purse};
 use crate::memcg::ROOT_VESSEL;
 use crate::report::die;
 use crate::size_class::SMALLEST;
@@ -22,7 +22,7 @@ pub(super) fn init() {
 /// Gives back what free objects keep charged to a group and its descendants.
 fn discharge(top: u32) {
     let mut members = Members::of(top);
-    caches().iter().chain(typed_caches()).for_each(|cache| cache.discharge(&mut members));
+    caches().iter().chain(typed_caches()).for_each(|cache| cache.discharge_members(&mut members));
 }
 
 /// The most bytes that free objects can keep charged to one group.
@@ -60,8 +60,8 @@ impl Members {
 }
 
 impl Cache {
-    fn discharge(&self, members: &mut Members) {
-        if !self.has_owners() {
+    fn discharge_members(&self, members: &mut Members) {
+        if !self.may_have_owners() {
             return;
         }
         self.for_each_slot(|cpu, slot| {
@@ -75,29 +75,42 @@ impl Cache {
     }
 
     fn discharge_sheaf(&self, sheaf: &Sheaf, members: &mut Members) {
-        let words = sheaf.iter().filter_map(|free| {
-            let object = SlabObject::of(free.address());
-            let owner = object.real_owner().filter(|_| members.contain(object.owner_id()))?;
-            free.mark(ROOT_VESSEL);
-            Some(owner)
-        });
-        hooks::discharge(words, self.price());
+        let members = sheaf.iter().filter(|free| members.contain(SlabObject::of(free.address()).owner_id()));
+        hooks::discharge(members.filter_map(|free| self.disown(free)), self.price());
     }
 
-    /// Charges objects of a sheaf, which are nobody's, to a group: as many of those that are taken next as this CPU's stock of the
-    /// group pays for.
-    pub(super) fn charge_from_stock(&self, sheaf: &Sheaf, group: u32) {
+    /// Gives the price of a free object back, which is nobody's then; false without memory for an owner vector.
+    pub(super) fn discharge_one(&self, free: FreeObject) -> bool {
+        if SlabObject::of(free.address()).owner_id() == ROOT_VESSEL {
+            return true;
+        }
+        let owner = self.disown(free);
+        hooks::discharge(owner.into_iter(), self.price());
+        owner.is_some()
+    }
+
+    /// Makes a free object nobody's and returns whose it was; `None` without memory for an owner vector: then nothing changes.
+    fn disown(&self, free: FreeObject) -> Option<u32> {
+        let object = SlabObject::of(free.address());
+        // Relaxed: as in `change_owner`, the object is in this hand alone.
+        let owner = self.owner_word(&object)?.swap(ROOT_VESSEL, Ordering::Relaxed);
+        free.mark(ROOT_VESSEL);
+        Some(owner)
+    }
+
+    /// Charges objects of a sheaf that are nobody's: as many of those that are taken next as the purse pays for.
+    pub(super) fn charge_from(&self, purse: &mut Purse, sheaf: &Sheaf) {
+        let group = purse.payer();
         if group == ROOT_VESSEL {
             return;
         }
+        let nobodys = || sheaf.newest_first().filter(|free| free.is_of(ROOT_VESSEL));
         // Vectors first: nothing can fail once it is paid.
         let has_word = |free: &FreeObject| self.owner_word(&SlabObject::of(free.address())).is_some();
-        let nr_objects = sheaf.newest_first().take_while(has_word).count();
-        let halves = core::iter::successors(Some(nr_objects), |nr_objects| Some(nr_objects / 2));
-        let can_pay = |nr_objects: &usize| hooks::take_stock(group, *nr_objects as u64 * self.price());
-        let nr_paid = halves.take_while(|nr_objects| *nr_objects > 0).find(can_pay).unwrap_or(0);
-        for free in sheaf.newest_first().take(nr_paid) {
-            let Some(owner) = SlabObject::of(free.address()).real_owner() else {
+        let nr_objects = nobodys().take_while(has_word).count() as u32;
+        let nr_paid = purse.pay(nr_objects);
+        for free in nobodys().take(nr_paid as usize) {
+            let Some(owner) = SlabObject::of(free.address()).own_word() else {
                 die!("{:p}: its slab has lost its owner vector", free.address());
             };
             // Relaxed: as in `change_owner`, the object is in this hand alone.

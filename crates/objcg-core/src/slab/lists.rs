@@ -13,9 +13,10 @@ use super::obj_exts::{self, OwnerVector};
 use super::sheaf::Sheaf;
 use super::{SlabObject, free_bits, meta};
 use crate::hardening;
-use crate::hooks;
+use crate::hooks::{self, Purse};
+use crate::memcg::ROOT_VESSEL;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, Lookup, PageIdx, PageKind, Run, RunHeap, lookup, page};
+use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, lookup, page};
 use crate::report::die;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -28,8 +29,9 @@ pub(super) struct SlabLists {
 impl SlabLists {
     pub(super) const EMPTY: SlabLists = SlabLists { partial: RunHeap::EMPTY, empty: RunHeap::EMPTY, nr_empty: 0 };
 
-    /// Takes up to `want` objects from partial, then from empty slabs.
-    fn take(&mut self, cache: &Cache, want: u32, found: &mut impl FnMut(FreeObject)) -> u32 {
+    /// Takes up to `want` objects from partial, then from empty slabs. Those from slabs that are the purse's group's alone are paid
+    /// out of it and charged; all others are nobody's.
+    fn take(&mut self, cache: &Cache, want: u32, purse: &mut Purse, found: &mut impl FnMut(FreeObject)) -> u32 {
         let mut nr_taken = 0;
         while nr_taken < want {
             let slab = match self.partial.lowest() {
@@ -45,12 +47,15 @@ impl SlabLists {
             };
             let head = page(slab);
             let base = page_alloc::address(slab);
-            nr_taken += free_bits::take(head, cache.nr_objects(), want - nr_taken, |obj_idx| {
+            let nr_free = head.nr_free().load(Ordering::Relaxed);
+            let wanted = nr_free.min(want - nr_taken);
+            let Some((nr_objects, owner)) = cache.offer(&Run::of_head(slab), wanted, purse) else { break };
+            nr_taken += free_bits::take(head, cache.nr_objects(), nr_objects, |obj_idx| {
                 // SAFETY: objects of a slab lie inside its run.
                 let address = unsafe { base.add(obj_idx as usize * cache.size()) };
-                found(FreeObject::of_slab(address));
+                found(FreeObject::of_slab(address, owner));
             });
-            if head.nr_free().load(Ordering::Relaxed) == 0 {
+            if nr_objects == nr_free {
                 self.partial.remove(slab);
             }
         }
@@ -64,6 +69,10 @@ impl SlabLists {
         let Some(nr_free) = free_bits::put(page(slab), nr_objects, object.obj_idx) else {
             die!("{:p}: double free of an object of {} bytes", object.address, cache.size());
         };
+        // Here, under the lock: a vector may have come, with its old owner, since it was discharged.
+        if let Some(owner) = object.own_word() {
+            owner.store(ROOT_VESSEL, Ordering::Relaxed);
+        }
         if nr_free == 1 && nr_objects > 1 {
             self.partial.insert(slab);
         }
@@ -84,14 +93,16 @@ impl SlabLists {
 
 impl Cache {
     /// Takes up to `want` objects (at least 1) from the slabs, making a new slab if there is no free object; returns how
-    /// many were found: 0 only without memory.
-    pub(super) fn take(&self, want: u32, mut found: impl FnMut(FreeObject)) -> u32 {
-        let mut nr_taken = self.lists.lock().take(self, want, &mut found);
+    /// many were found: 0 only without memory. Some may have been paid out of the purse.
+    pub(super) fn take(&self, want: u32, purse: &mut Purse, mut found: impl FnMut(FreeObject)) -> u32 {
+        let mut nr_taken = self.lists.lock().take(self, want, purse, &mut found);
         if nr_taken == 0 {
             let Some(slab) = self.new_slab() else { return 0 };
+            // The slab can be its group's alone.
+            purse.fill();
             let mut lists = self.lists.lock();
             lists.partial.insert(slab);
-            nr_taken = lists.take(self, want, &mut found);
+            nr_taken = lists.take(self, want, purse, &mut found);
         }
         self.counters.nr_taken.fetch_add(u64::from(nr_taken), Ordering::Relaxed);
         nr_taken
@@ -100,27 +111,27 @@ impl Cache {
     /// Takes one object from the slabs.
     pub(super) fn take_one(&self) -> Option<FreeObject> {
         let mut object = None;
-        self.take(1, |found| object = Some(found));
+        self.take(1, &mut Purse::nobodys(), |found| object = Some(found));
         object
     }
 
     /// Puts a sheaf's objects back into their slabs; empty slabs beyond those kept go back to the page layer.
     pub(super) fn put_all(&self, sheaf: &mut Sheaf) {
-        if self.has_owners() {
-            hooks::discharge(
-                sheaf.iter().filter_map(|object| SlabObject::of(object.address()).real_owner()),
-                self.price(),
-            );
-        }
+        self.discharge_objects(sheaf.iter());
         self.put(sheaf.drain());
     }
 
     /// Puts one object back into its slab.
     pub(super) fn put_one(&self, object: FreeObject) {
-        if let Some(owner) = SlabObject::of(object.address()).real_owner() {
-            hooks::discharge_one(owner, self.price());
-        }
+        self.discharge_objects(core::iter::once(object));
         self.put(core::iter::once(object));
+    }
+
+    /// Gives the price of objects back that are on their way to their slabs.
+    fn discharge_objects(&self, objects: impl Iterator<Item = FreeObject>) {
+        if self.may_have_owners() {
+            hooks::discharge(objects.map(|object| SlabObject::of(object.address()).owner_id()), self.price());
+        }
     }
 
     /// Puts objects that nobody is charged for back into their slabs.
@@ -165,7 +176,7 @@ impl Cache {
         page_alloc::mark_tails(&run);
         for page in run.lookups() {
             page.start.store(run.address().addr().get() as u32, Ordering::Relaxed);
-            page.obj_exts.store(OwnerVector::nobodys().as_ptr(), Ordering::Relaxed);
+            OwnerVector::nobodys().store(&page.obj_exts);
             page.cache.store(self.as_page_field(), Ordering::Relaxed);
             // Release pairs with the Acquire of whoever looks a page up: the rest is there.
             page.reciprocal.store(self.reciprocal(), Ordering::Release);
@@ -179,7 +190,7 @@ impl Cache {
     fn destroy_slabs(&self, mut slabs: RunHeap) {
         while let Some(slab) = slabs.pop_lowest() {
             let bits = free_bits::detach(page(slab), self.nr_objects());
-            let vector = obj_exts::load(&lookup(slab).obj_exts).if_real();
+            let vector = OwnerVector::load(&lookup(slab).obj_exts);
             self.counters.nr_slabs.fetch_sub(1, Ordering::Relaxed);
             let run = Run::of_head(slab);
             // From here on a walk finds no slab here, and a stray free no cache.
@@ -192,35 +203,73 @@ impl Cache {
                 // SAFETY: the slab is gone, and with it the only reference to its bits.
                 unsafe { meta::free(words, nr_bytes) };
             }
-            if let Some(vector) = vector {
+            if vector.sole_owner().is_none() {
                 self.free_owner_vector(vector);
             }
         }
     }
 
-    /// The owner word of an object, in a vector that is made now if the slab has none yet; `None` without memory.
-    pub(crate) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
-        if let Some(vector) = obj_exts::load(&object.page.obj_exts).if_real() {
-            return Some(object.owner_in(vector));
-        }
-        let run = Run::of_head(object.slab());
-        let vector = match obj_exts::load(&lookup(run.head).obj_exts).if_real() {
-            Some(vector) => vector,
-            None => self.make_vector(lookup(run.head))?,
+    /// How many of `nr_objects` free objects of a slab can be taken, and to whom they are charged now: to the purse's group, if it
+    /// pays and the slab is its alone or unused, else to nobody. `None` without memory for the vector that this needs. With the
+    /// lists held.
+    fn offer(&self, slab: &Run, nr_objects: u32, purse: &mut Purse) -> Option<(u32, u32)> {
+        let Some(sole) = OwnerVector::load(&lookup(slab.head).obj_exts).sole_owner() else {
+            return Some((nr_objects, ROOT_VESSEL));
         };
-        // Every page of the slab gets it before the object is handed out: whoever frees it sees it. Release pairs with the
-        // Acquire in `load`.
-        run.lookups().for_each(|page| page.obj_exts.store(vector.as_ptr(), Ordering::Release));
-        Some(object.owner_in(vector))
+        let group = purse.payer();
+        let is_unused = slab.page().nr_free().load(Ordering::Relaxed) == self.nr_objects();
+        if group != ROOT_VESSEL && (sole == group || is_unused && self.set_sole_owner(slab, sole, group)) {
+            return Some((purse.pay(nr_objects), group));
+        }
+        if is_unused {
+            self.set_sole_owner(slab, sole, ROOT_VESSEL);
+        } else if sole != ROOT_VESSEL {
+            self.give_vector(slab, self.make_vector()?, sole);
+        }
+        Some((nr_objects, ROOT_VESSEL))
     }
 
-    fn make_vector(&self, head: &Lookup) -> Option<OwnerVector> {
-        let fresh = OwnerVector::new(meta::alloc(self.owner_vector_bytes())?.cast());
-        self.counters.owner_bytes.fetch_add(self.full_owner_bytes(), Ordering::Relaxed);
-        let (vector, mine) = obj_exts::install(&head.obj_exts, OwnerVector::nobodys().as_ptr(), fresh);
-        if !mine {
-            self.free_owner_vector(fresh);
+    /// Of an unused slab; false if the new one has no vector for that.
+    fn set_sole_owner(&self, slab: &Run, old: u32, new: u32) -> bool {
+        let Some(vector) = OwnerVector::of_sole(new, self.nr_objects()) else { return false };
+        if old != new {
+            self.has_owners.store(1, Ordering::Relaxed);
+            slab.lookups().for_each(|page| vector.store(&page.obj_exts));
         }
+        true
+    }
+
+    /// The owner word of an object that is not free in its slab, in a vector that is made now if the slab has none of its own yet;
+    /// `None` without memory.
+    pub(crate) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
+        if let Some(word) = object.own_word() {
+            return Some(word);
+        }
+        let slab = Run::of_head(object.slab());
+        let fresh = self.make_vector()?;
+        let lists = self.lists.lock();
+        let current = OwnerVector::load(&lookup(slab.head).obj_exts);
+        let Some(sole) = current.sole_owner() else {
+            // Another CPU was first.
+            drop(lists);
+            self.free_owner_vector(fresh);
+            return Some(object.owner_in(current));
+        };
+        self.give_vector(&slab, fresh, sole);
+        Some(object.owner_in(fresh))
+    }
+
+    /// Gives a slab with a sole owner a vector of its own. With the lists held.
+    fn give_vector(&self, slab: &Run, fresh: OwnerVector, sole: u32) {
+        let (head, nr_objects) = (slab.page(), self.nr_objects());
+        let is_taken = |obj_idx| !free_bits::is_free(head, nr_objects, obj_idx);
+        obj_exts::give_vector(slab.lookups().map(|page| &page.obj_exts), fresh, sole, nr_objects, is_taken);
+    }
+
+    fn make_vector(&self) -> Option<OwnerVector> {
+        let vector = OwnerVector::new(meta::alloc(self.owner_vector_bytes())?.cast());
+        self.has_owners.store(1, Ordering::Relaxed);
+        self.counters.owner_bytes.fetch_add(self.full_owner_bytes(), Ordering::Relaxed);
         Some(vector)
     }
 
