@@ -6,7 +6,7 @@
 //! | the slab's own | 4 bytes an object, whose each is; 0 for free ones |
 //!
 //! A slab starts with nobody's. Before an object of a sole owner's slab becomes somebody else's, or nobody's, the slab gets a vector of
-//! its own, under the lock that guards which objects are taken ([`give_vector`]); it keeps that until it is destroyed. A slab of which
+//! its own, in the descriptor of each of its pages, under the lock that guards which objects are taken ([`give_vector`]); it keeps that until it is destroyed. A slab of which
 //! no object is taken may change its sole owner under the same lock. Words of a slab's own vector are written by whoever holds the
 //! object, those of shared ones by nobody; so a free reads an object's word and need not ask which kind it is.
 
@@ -78,7 +78,7 @@ impl OwnerVector {
 /// Gives a slab whose sole owner is `sole` the vector `fresh`, in which each taken object is that owner's. Under the lock that guards
 /// which objects are taken.
 pub(super) fn give_vector<'a>(
-    mut slots: impl Iterator<Item = &'a AtomicPtr<AtomicU32>>,
+    slots: impl Iterator<Item = &'a AtomicPtr<AtomicU32>>,
     fresh: OwnerVector,
     sole: u32,
     nr_objects: u32,
@@ -88,9 +88,7 @@ pub(super) fn give_vector<'a>(
     let words = unsafe { fresh.words(nr_objects) };
     let taken = words.iter().zip(0..).filter(|(_, obj_idx)| sole != 0 && is_taken(*obj_idx));
     taken.for_each(|(word, _)| word.store(sole, Ordering::Relaxed));
-    let first = slots.next();
-    // The first last: whoever sees the vector there sees it in all others.
-    slots.chain(first).for_each(|slot| fresh.store(slot));
+    slots.for_each(|slot| fresh.store(slot));
 }
 
 #[cfg(all(test, loom))]

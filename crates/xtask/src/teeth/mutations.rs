@@ -32,7 +32,9 @@ const LAST_HOLDER: &str = "memcg::models::loom_i4_the_last_holder_sees_what_the_
 const STOCK: &str = "memcg/stock.rs";
 const VESSEL: &str = "memcg/objcg.rs";
 const EXTS: &str = "slab/obj_exts.rs";
-const INSTALLED: &str = "slab::obj_exts::models::loom_owner_vector_is_installed_once";
+const SOLE: &str = "slab::obj_exts::models::loom_i1_sole_owner_stays_the_others_while_a_vector_comes";
+const GIVEN_AWAY: &str = "slab::obj_exts::models::loom_i1_two_objects_are_given_away_at_once";
+const GOES_BACK: &str = "slab::obj_exts::models::loom_i1_an_object_goes_back_while_a_vector_comes";
 const PERCPU: &str = "percpu.rs";
 const PERCPU_CHUNK: &str = "percpu/chunk.rs";
 const PERCPU_STATE: &str = "percpu/state.rs";
@@ -302,26 +304,40 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         file: EXTS,
-        from: "slot.compare_exchange(nobodys, vector.as_ptr(), Ordering::Release, Ordering::Acquire)",
-        to: "slot.compare_exchange(nobodys, vector.as_ptr(), Ordering::Relaxed, Ordering::Acquire)",
-        model: INSTALLED,
-        breaks: "the installation does not release the vector's words",
+        from: "slot.store(self.as_ptr(), Ordering::Release)",
+        to: "slot.store(self.as_ptr(), Ordering::Relaxed)",
+        model: SOLE,
+        breaks: "a slab's new vector does not release its words",
     },
     Mutation {
         file: EXTS,
-        from: "slot.compare_exchange(nobodys, vector.as_ptr(), Ordering::Release, Ordering::Acquire)",
-        to: "slot.compare_exchange(nobodys, vector.as_ptr(), Ordering::Release, Ordering::Relaxed)",
-        model: INSTALLED,
-        breaks: "the loser does not acquire the winner's words",
+        from: "slot.load(Ordering::Acquire)",
+        to: "slot.load(Ordering::Relaxed)",
+        model: SOLE,
+        breaks: "a free does not acquire a slab's new vector",
     },
     Mutation {
         file: EXTS,
-        from: "match slot.compare_exchange(nobodys, vector.as_ptr(), Ordering::Release, Ordering::Acquire) {",
-        to: "let seen = slot.load(Ordering::Acquire);\n    if seen == nobodys {\n        \
-             slot.store(vector.as_ptr(), Ordering::Release);\n    }\n    \
-             match if seen == nobodys { Ok(seen) } else { Err(seen) } {",
-        model: INSTALLED,
-        breaks: "two CPUs that found no vector both install theirs",
+        from: "word.store(sole, Ordering::Relaxed)",
+        to: "word.store(0, Ordering::Relaxed)",
+        model: SOLE,
+        breaks: "a slab's new vector forgets its sole owner",
+    },
+    Mutation {
+        file: EXTS,
+        from: "sole != 0 && is_taken(*obj_idx)",
+        to: "sole != 0",
+        model: GOES_BACK,
+        breaks: "a slab's new vector gives the sole owner what is free",
+    },
+    Mutation {
+        file: EXTS,
+        from: "    taken.for_each(|(word, _)| word.store(sole, Ordering::Relaxed));\n    \
+               slots.for_each(|slot| fresh.store(slot));",
+        to: "    slots.for_each(|slot| fresh.store(slot));\n    \
+             taken.for_each(|(word, _)| word.store(sole, Ordering::Relaxed));",
+        model: GIVEN_AWAY,
+        breaks: "a slab's new vector is seen before it is filled",
     },
     Mutation {
         file: USERS,
