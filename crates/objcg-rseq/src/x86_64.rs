@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "restartable sequences are assembly")]
 
 use core::arch::{asm, global_asm};
+use core::hint;
 use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
 use crate::{Stack, Sum, TaggedWord};
@@ -392,13 +393,15 @@ pub(crate) unsafe fn thread_load_volatile<const DISPLACEMENT: usize>(offset: isi
 /// The word lies in the thread's static thread-local storage, and this thread alone changes it.
 #[inline(always)]
 pub(crate) unsafe fn thread_load<const DISPLACEMENT: usize>(offset: isize) -> u32 {
-    let value;
+    let value: u64;
     // SAFETY: the caller vouches for the place.
     unsafe {
         asm!("mov {:e}, dword ptr fs:[{} + {}]", out(reg) value, in(reg) offset, const DISPLACEMENT,
             options(pure, readonly, nostack, preserves_flags));
     }
-    value
+    // SAFETY: a load of 32 bits clears the upper half of the register. The compiler, which does not know, would do it once more.
+    unsafe { hint::assert_unchecked(value <= u64::from(u32::MAX)) };
+    value as u32
 }
 
 /// Writes the 32-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.

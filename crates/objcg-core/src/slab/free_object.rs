@@ -1,7 +1,7 @@
 //! A free object in a sheaf, and its mark: one word that says that it is free, and to whom it is still charged.
 //!
-//! The mark is the object's address plus an odd distance plus the owner's id, in the object's first word. Written by a free,
-//! looked for by whoever takes the object next: one comparison then tells that nobody has written to it since, and that it
+//! The mark is the owner's id minus the object's address, in the object's first word: nobody's pointer, and no small number. Written by
+//! a free, looked for by whoever takes the object next: one comparison then tells that nobody has written to it since, and that it
 //! is the current group's already. The object's slab says the same ([`super::obj_exts`]); a free object whose
 //! owner word changes is marked again.
 
@@ -10,9 +10,6 @@
 use core::ptr::NonNull;
 
 use crate::cpu::NO_OBJECT;
-
-/// How far the mark of nobody's object is from its address: odd, and short enough to be part of an instruction.
-const MARK_DISTANCE: u64 = 0x5a17_e5c3;
 
 /// An object that is in nobody's hands. It has at least 8 bytes, aligned to 8, which are the engine's until it is handed out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,13 +59,13 @@ impl FreeObject {
         // SAFETY: the object is the engine's; it has at least 8 aligned bytes, as `NO_OBJECT` has. Volatile: a user who writes to a
         // free object is what this is looking for.
         let word = unsafe { self.0.cast::<u64>().read_volatile() };
-        word.wrapping_sub(self.0.as_ptr() as u64).wrapping_sub(MARK_DISTANCE)
+        word.wrapping_add(self.0.as_ptr() as u64)
     }
 
     /// Marks the object as charged to `owner`. A live object that holds this by chance or design only costs a search.
     #[inline(always)]
     pub(super) fn mark(self, owner: u32) {
-        let word = (self.0.as_ptr() as u64).wrapping_add(MARK_DISTANCE).wrapping_add(u64::from(owner));
+        let word = u64::from(owner).wrapping_sub(self.0.as_ptr() as u64);
         // SAFETY: the object is the engine's, with at least 8 aligned bytes.
         unsafe { self.0.cast::<u64>().write(word) };
     }
