@@ -142,9 +142,6 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
             delay!(),
             "str {top}, [{at}]",
             "3:",
-            // The next object is cold if it has waited for long. No prefetch faults, not at the bottom either.
-            "ldr {top}, [{top}]",
-            "prfm pstl1keep, [{top}]",
             "9:",
             ".subsection 1",
             "8: adrp {object}, {no_object}",

@@ -112,8 +112,7 @@ impl<T, const SHIFT: u32> PerCpu<T, SHIFT> {
 ///
 /// # Safety
 /// [`init`](crate::init) has returned. The area has a valid [`Stack`] for each CPU below its `nr_cpus`, changed only as the
-/// crate's rules allow. What was once a place of a stack stays mapped: after its commit, a section that was moved looks at the
-/// place that was next.
+/// crate's rules allow.
 #[inline(always)]
 pub unsafe fn pop<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>) -> Option<NonNull<u8>> {
     // SAFETY: the caller's promise.

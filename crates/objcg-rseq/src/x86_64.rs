@@ -123,9 +123,6 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
             delay!(),
             "sub qword ptr [{at}], 8",
             "3:",
-            // The next object is cold if it has waited for long. No prefetch faults, not at the bottom either.
-            "mov {top}, qword ptr [{top} - 8]",
-            "prefetchw byte ptr [{top}]",
             "9:",
             ".pushsection .text.unlikely.objcg_rseq, \"ax\"",
             "8: lea {object}, [rip + {no_object}]",

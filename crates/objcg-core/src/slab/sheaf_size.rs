@@ -28,9 +28,12 @@ const LARGEST_BYTES: usize = 64 << 10;
 const LARGEST_OBJECTS: (usize, usize) = (4, 509);
 const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
-/// Bytes by which all sheaf sizes together may exceed the first ones: this, and a share of the pages in use.
+/// Bytes by which all sheaf sizes together may exceed the first ones: this, and a share of the pages in use, which is larger of what
+/// is above a small process's.
 const EXTRA_BYTES: usize = 32 << 10;
 const EXTRA_SHARE: usize = 12;
+const SMALL_PROCESS: usize = 4 << 20;
+const EXTRA_SHARE_ABOVE: usize = 8;
 /// A barn may store so many sheaves at first, and as it grows so many objects.
 const SHELVED_SHEAVES: usize = 16;
 const SHELVED_OBJECTS: usize = 4096;
@@ -269,7 +272,9 @@ pub(super) fn unshelve(nr_bytes: usize) {
 }
 
 fn extra_bound() -> usize {
-    EXTRA_BYTES + page_alloc::used_bytes() / EXTRA_SHARE
+    let used = page_alloc::used_bytes();
+    let small = used.min(SMALL_PROCESS);
+    EXTRA_BYTES + small / EXTRA_SHARE + (used - small) / EXTRA_SHARE_ABOVE
 }
 
 fn shelved_bound() -> usize {
