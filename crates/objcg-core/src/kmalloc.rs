@@ -28,7 +28,7 @@ use crate::page_alloc::{self, PageIdx, PageKind, page};
 use crate::report::die;
 use crate::size_class::SizeClass;
 use crate::slab::{Cache, FreeObject, SlabObject, caches};
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, Ordering, OwnLines};
 
 /// What an address that a user alleges to own was found to be.
 enum Found {
@@ -44,7 +44,8 @@ const STEP_BYTES: usize = 8;
 
 /// The stacks of the class of each small size, by steps; null before the first object of that size. A size that was
 /// rounded up to its alignment has a class whose objects all lie at multiples of it.
-static SHORTCUTS: [AtomicPtr<u8>; NR_SHORTCUTS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; NR_SHORTCUTS];
+static SHORTCUTS: OwnLines<[AtomicPtr<u8>; NR_SHORTCUTS]> =
+    OwnLines([const { AtomicPtr::new(core::ptr::null_mut()) }; NR_SHORTCUTS]);
 /// Room for sizes and alignments below [`SHORTCUT_END`], rounded up to each other; a power of two.
 const NR_SHORTCUTS: usize = 2 * SHORTCUT_END / STEP_BYTES;
 
@@ -92,7 +93,7 @@ fn step_of(nr_bytes: usize, align: usize) -> Option<usize> {
 #[inline(always)]
 fn alloc_by(step: usize, nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     // Relaxed: as in `Cache::stacks`.
-    let stacks = Stacks::from_ptr(SHORTCUTS[step].load(Ordering::Relaxed));
+    let stacks = Stacks::from_ptr(SHORTCUTS.0[step].load(Ordering::Relaxed));
     match Cache::alloc_from(stacks) {
         Ok(address) => Some(address),
         Err(object) => alloc_rest(object, nr_bytes, align),
@@ -117,7 +118,11 @@ fn alloc_slow(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let cache = &caches()[class.index()];
     // Nothing is at a multiple of every alignment: no class serves them all, so its place stays empty.
     if let Some(step) = step_of(nr_bytes, align).filter(|_| nr_bytes > 0) {
-        SHORTCUTS[step].store(cache.stacks().as_ptr(), Ordering::Relaxed);
+        let (shortcut, stacks) = (&SHORTCUTS.0[step], cache.stacks().as_ptr());
+        // Not without need: all CPUs read the line, in each allocation.
+        if shortcut.load(Ordering::Relaxed) != stacks {
+            shortcut.store(stacks, Ordering::Relaxed);
+        }
     }
     match Cache::alloc_from(cache.stacks()) {
         Ok(address) => Some(address),

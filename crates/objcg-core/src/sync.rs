@@ -11,3 +11,9 @@ pub(crate) use core::sync::atomic::{AtomicI64, AtomicPtr, AtomicU8, AtomicU32, A
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 pub(crate) use lock::{Guard, Lock};
+
+/// With cache lines of its own, and those that a prefetcher takes with them: what one CPU writes there takes no line from others that
+/// read something else, and nobody's writing takes this one.
+#[cfg(not(loom))]
+#[repr(align(128))]
+pub(crate) struct OwnLines<T>(pub(crate) T);

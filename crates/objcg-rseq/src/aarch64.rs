@@ -4,20 +4,28 @@
 //! label 3 is the commit. `{area}` is the address of the registered area, free once this CPU's number is in `{at}`.
 //!
 //! Only threads of one CPU meet in its data, and the kernel orders them; whoever takes another CPU's has [`crate::fence`] for
-//! that. What is left for barriers: that data is ready when `NR_CPUS` says so, or a guard is gone.
+//! that. What is left for barriers: that data is ready when `nr_cpus` says so, or a guard is gone.
 
 #![expect(unsafe_code, reason = "restartable sequences are assembly")]
 
 use core::arch::{asm, global_asm};
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
 use crate::{Stack, Sum, TaggedWord};
 
-/// Offset from the thread pointer of the area that the sections use; 0 until `init` knows it. Callers saw `init` return, but this
-/// processor may read an older value: then the section gives up.
-static OFFSET: AtomicIsize = AtomicIsize::new(0);
-/// CPUs below this have data. 0 before `init`: all sections give up.
-pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
+/// What every section reads, with cache lines of its own: who writes to what the linker puts beside it would slow all threads.
+#[repr(C, align(128))]
+pub(crate) struct ReadMostly {
+    /// Offset from the thread pointer of the area that the sections use; 0 until `init` knows it. Callers saw `init` return, but this
+    /// processor may read an older value: then the section gives up.
+    offset: AtomicIsize,
+    /// CPUs below this have data. 0 before `init`: all sections give up.
+    pub(crate) nr_cpus: AtomicU32,
+}
+
+pub(crate) static READ_MOSTLY: ReadMostly = ReadMostly { offset: AtomicIsize::new(0), nr_cpus: AtomicU32::new(0) };
+const NR_CPUS_OFFSET: usize = offset_of!(ReadMostly, nr_cpus);
 /// Loops before a commit, for tests.
 pub(crate) static DELAY: AtomicU64 = AtomicU64::new(0);
 /// Aborts so far, for tests.
@@ -65,8 +73,8 @@ macro_rules! begin {
             ".previous\n",
             "5: ",
             $zero,
-            "\nadrp {area}, {offset}\n",
-            "ldr {area}, [{area}, :lo12:{offset}]\n",
+            "\nadrp {area}, {read_mostly}\n",
+            "ldr {area}, [{area}, :lo12:{read_mostly}]\n",
             "cbz {area}, ",
             $out,
             "\n",
@@ -85,8 +93,8 @@ macro_rules! check {
     ($out:literal) => {
         concat!(
             // Acquire pairs with the Release of `init`: every area is ready.
-            "adrp {area}, {nr_cpus}\n",
-            "add {area}, {area}, :lo12:{nr_cpus}\n",
+            "adrp {area}, {read_mostly}\n",
+            "add {area}, {area}, :lo12:{read_mostly} + {nr_cpus}\n",
             "ldar {area:w}, [{area}]\n",
             "cmp {at:w}, {area:w}\n",
             "b.hs ",
@@ -150,7 +158,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
             ".previous",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object,
             stack = in(reg) stack, end = const crate::END, shift = const SHIFT, no_object = sym crate::NO_OBJECT,
-            offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -178,7 +186,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8) 
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _,
             stack = in(reg) stack, object = in(reg) object, end = const crate::END,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET,
             delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return false },
             options(nostack),
@@ -213,7 +221,7 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut us
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) _, nr = out(reg) nr_taken,
             stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places, end = const crate::END,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -247,7 +255,7 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(stack: *mut Stack, objects: *co
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) _, nr = out(reg) nr_put,
             stack = in(reg) stack, objects = in(reg) objects, nr_objects = in(reg) nr_objects, end = const crate::END,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -288,7 +296,7 @@ pub(crate) unsafe fn compare_add<const SHIFT: u32>(
             "3:",
             area = out(reg) _, at = out(reg) _, new = out(reg) _, found = out(reg) _, done = out(reg) done,
             word = in(reg) word, guard = in(reg) guard, tag = in(reg) tag, delta = in(reg) delta,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -313,7 +321,7 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
             "3:",
             area = out(reg) _, at = out(reg) _, new = out(reg) _, done = out(reg) done,
             counter = in(reg) counter, delta = in(reg) delta,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -339,7 +347,7 @@ pub(crate) unsafe fn add_overflowing<const SHIFT: u32>(counter: *mut i64, delta:
             "3:",
             area = out(reg) _, at = out(reg) _, new = out(reg) _, done = out(reg) done, overflowed = out(reg) overflowed,
             counter = in(reg) counter, delta = in(reg) delta,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET,
             delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
@@ -367,7 +375,7 @@ pub(crate) unsafe fn exchange(word: *mut usize, cpu: u32, new: usize) -> Option<
             "3:",
             area = out(reg) _, at = out(reg) _, done = out(reg) done, old = out(reg) old,
             word = in(reg) word, cpu = in(reg) cpu, new = in(reg) new,
-            offset = sym OFFSET, delay = sym DELAY, aborts = sym ABORTS,
+            read_mostly = sym READ_MOSTLY, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -453,12 +461,12 @@ pub(crate) unsafe fn thread_store<const DISPLACEMENT: usize>(offset: isize, valu
 /// Offset of the area that the sections use.
 #[inline]
 pub(crate) fn offset() -> isize {
-    OFFSET.load(Ordering::Relaxed)
+    READ_MOSTLY.offset.load(Ordering::Relaxed)
 }
 
 /// Has the sections use an area.
 pub(crate) fn set_offset(offset: isize) {
-    OFFSET.store(offset, Ordering::Relaxed);
+    READ_MOSTLY.offset.store(offset, Ordering::Relaxed);
 }
 
 /// The address of the thread's static thread-local storage that offsets count from.

@@ -8,8 +8,12 @@ use core::sync::atomic::AtomicU64;
 
 use crate::{Stack, Sum, TaggedWord};
 
-/// Stays 0.
-pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
+pub(crate) struct ReadMostly {
+    /// Stays 0.
+    pub(crate) nr_cpus: AtomicU32,
+}
+
+pub(crate) static READ_MOSTLY: ReadMostly = ReadMostly { nr_cpus: AtomicU32::new(0) };
 #[cfg(feature = "delay")]
 pub(crate) static DELAY: AtomicU64 = AtomicU64::new(0);
 #[cfg(feature = "delay")]

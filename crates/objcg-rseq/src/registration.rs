@@ -46,7 +46,7 @@ pub fn init(nr_cpus: u32) -> Registration {
     if STATE.load(Ordering::Acquire) == UNKNOWN {
         let state = find();
         if state != ABSENT {
-            arch::NR_CPUS.store(nr_cpus, Ordering::Release);
+            arch::READ_MOSTLY.nr_cpus.store(nr_cpus, Ordering::Release);
         }
         STATE.store(state, Ordering::Release);
     }
@@ -145,7 +145,7 @@ fn is_registered() -> bool {
 #[inline]
 #[must_use]
 pub fn current_cpu() -> Option<u32> {
-    let nr_cpus = arch::NR_CPUS.load(Ordering::Relaxed);
+    let nr_cpus = arch::READ_MOSTLY.nr_cpus.load(Ordering::Relaxed);
     if nr_cpus == 0 {
         return None;
     }

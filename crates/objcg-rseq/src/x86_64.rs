@@ -8,14 +8,22 @@
 
 use core::arch::{asm, global_asm};
 use core::hint;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 
 use crate::{Stack, Sum, TaggedWord};
 
-/// Offset from the thread pointer of the area that the sections use. Before `init` it is of nothing that may be written to.
-static OFFSET: AtomicIsize = AtomicIsize::new(0);
-/// CPUs below this have data. 0 before `init`: all sections give up.
-pub(crate) static NR_CPUS: AtomicU32 = AtomicU32::new(0);
+/// What every section reads, with cache lines of its own: who writes to what the linker puts beside it would slow all threads.
+#[repr(C, align(128))]
+pub(crate) struct ReadMostly {
+    /// Offset from the thread pointer of the area that the sections use. Before `init` it is of nothing that may be written to.
+    offset: AtomicIsize,
+    /// CPUs below this have data. 0 before `init`: all sections give up.
+    pub(crate) nr_cpus: AtomicU32,
+}
+
+pub(crate) static READ_MOSTLY: ReadMostly = ReadMostly { offset: AtomicIsize::new(0), nr_cpus: AtomicU32::new(0) };
+const NR_CPUS_OFFSET: usize = offset_of!(ReadMostly, nr_cpus);
 /// Loops before a commit, for tests.
 pub(crate) static DELAY: AtomicU64 = AtomicU64::new(0);
 /// Aborts so far, for tests.
@@ -60,7 +68,7 @@ macro_rules! begin {
             ".popsection\n",
             "5: ",
             $zero,
-            "\nmov {area}, qword ptr [rip + {offset}]\n",
+            "\nmov {area}, qword ptr [rip + {read_mostly}]\n",
             "lea {at}, [rip + 99b]\n",
             "mov qword ptr fs:[{area} + 8], {at}\n",
             "2: mov {at:e}, dword ptr fs:[{area} + 4]\n",
@@ -71,7 +79,7 @@ macro_rules! begin {
 /// From this CPU's number to its part of the area, or out.
 macro_rules! part {
     () => {
-        "cmp {at:e}, dword ptr [rip + {nr_cpus}]\njae 3f\nshl {at}, {shift}\n"
+        "cmp {at:e}, dword ptr [rip + {read_mostly} + {nr_cpus}]\njae 3f\nshl {at}, {shift}\n"
     };
 }
 
@@ -112,7 +120,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
     unsafe {
         asm!(
             begin!(""),
-            "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
+            "cmp {at:e}, dword ptr [rip + {read_mostly} + {nr_cpus}]",
             "jae 8f",
             "shl {at}, {shift}",
             "add {at}, {stack}",
@@ -130,7 +138,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
             ".popsection",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object,
             stack = in(reg) stack, end = const crate::END, shift = const SHIFT, no_object = sym crate::NO_OBJECT,
-            offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -143,7 +151,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8) 
     unsafe {
         asm!(
             begin!(""),
-            "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
+            "cmp {at:e}, dword ptr [rip + {read_mostly} + {nr_cpus}]",
             "jae {give_up}",
             "shl {at}, {shift}",
             "add {at}, {stack}",
@@ -158,7 +166,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8) 
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _,
             stack = in(reg) stack, object = in(reg) object, end = const crate::END,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return false },
             options(nostack),
         );
@@ -193,7 +201,7 @@ pub(crate) unsafe fn pop_many<const SHIFT: u32>(stack: *mut Stack, room: *mut us
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, nr = out(reg) nr_taken,
             stack = in(reg) stack, room = in(reg) room, nr_places = in(reg) nr_places, end = const crate::END,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -227,7 +235,7 @@ pub(crate) unsafe fn push_many<const SHIFT: u32>(stack: *mut Stack, objects: *co
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _, nr = out(reg) nr_put,
             stack = in(reg) stack, objects = in(reg) objects, nr_objects = in(reg) nr_objects, end = const crate::END,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -264,7 +272,7 @@ pub(crate) unsafe fn compare_add<const SHIFT: u32>(
             "3:",
             area = out(reg) _, at = out(reg) _, new = out(reg) _, found = out(reg) _, done = out(reg) done,
             word = in(reg) word, guard = in(reg) guard, tag = in(reg) tag, delta = in(reg) delta,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -284,7 +292,7 @@ pub(crate) unsafe fn add<const SHIFT: u32>(counter: *mut u64, delta: u64) -> boo
             "add qword ptr [{counter} + {at}], {delta}",
             "3:",
             area = out(reg) _, at = out(reg) _, done = out(reg) done, counter = in(reg) counter, delta = in(reg) delta,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -298,7 +306,7 @@ pub(crate) unsafe fn add_overflowing<const SHIFT: u32>(counter: *mut i64, delta:
     unsafe {
         asm!(
             begin!(""),
-            "cmp {at:e}, dword ptr [rip + {nr_cpus}]",
+            "cmp {at:e}, dword ptr [rip + {read_mostly} + {nr_cpus}]",
             "jae {give_up}",
             "shl {at}, {shift}",
             delay!(),
@@ -306,7 +314,7 @@ pub(crate) unsafe fn add_overflowing<const SHIFT: u32>(counter: *mut i64, delta:
             "3:",
             "jo {overflowed}",
             area = out(reg) _, at = out(reg) _, counter = in(reg) counter, delta = in(reg) delta,
-            shift = const SHIFT, offset = sym OFFSET, nr_cpus = sym NR_CPUS, delay = sym DELAY, aborts = sym ABORTS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return Sum::GaveUp },
             overflowed = label { return Sum::Overflowed },
             options(nostack),
@@ -330,7 +338,7 @@ pub(crate) unsafe fn exchange(word: *mut usize, cpu: u32, new: usize) -> Option<
             "mov qword ptr [{word}], {new}",
             "3:",
             area = out(reg) _, at = out(reg) _, done = out(reg) done, old = out(reg) old,
-            word = in(reg) word, cpu = in(reg) cpu, new = in(reg) new, offset = sym OFFSET, delay = sym DELAY, aborts = sym ABORTS,
+            word = in(reg) word, cpu = in(reg) cpu, new = in(reg) new, read_mostly = sym READ_MOSTLY, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -417,12 +425,12 @@ pub(crate) unsafe fn thread_store<const DISPLACEMENT: usize>(offset: isize, valu
 /// Offset of the area that the sections use.
 #[inline]
 pub(crate) fn offset() -> isize {
-    OFFSET.load(Ordering::Relaxed)
+    READ_MOSTLY.offset.load(Ordering::Relaxed)
 }
 
 /// Has the sections use an area.
 pub(crate) fn set_offset(offset: isize) {
-    OFFSET.store(offset, Ordering::Relaxed);
+    READ_MOSTLY.offset.store(offset, Ordering::Relaxed);
 }
 
 /// The address of the thread's static thread-local storage that offsets count from.

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 
 use super::page::{Lookup, Page, PageIdx};
 use crate::os::{self, PAGE_SHIFT, PAGE_SIZE};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, OwnLines};
 
 const LARGEST: usize = 1 << 40;
 const SMALLEST: usize = 64 << 20;
@@ -34,12 +34,12 @@ struct Region {
     vmemmap: AtomicUsize,
 }
 
-static REGION: Region = Region {
+static REGION: OwnLines<Region> = OwnLines(Region {
     base: AtomicUsize::new(0),
     committed: AtomicUsize::new(0),
     lookups: AtomicUsize::new(0),
     vmemmap: AtomicUsize::new(0),
-};
+});
 
 /// Bytes that were reserved; the page lock's owner keeps it.
 #[derive(Clone, Copy)]
@@ -59,9 +59,9 @@ pub(super) fn reserve() -> Option<Reservation> {
         let half_bytes = (nr_bytes >> PAGE_SHIFT) << HALF_SHIFT;
         if let Some(start) = os::reserve(2 * half_bytes + nr_bytes + ALIGN) {
             let lookups = start.as_ptr() as usize;
-            REGION.base.store((lookups + 2 * half_bytes).next_multiple_of(ALIGN), Ordering::Relaxed);
-            REGION.lookups.store(lookups, Ordering::Relaxed);
-            REGION.vmemmap.store(lookups + half_bytes, Ordering::Relaxed);
+            REGION.0.base.store((lookups + 2 * half_bytes).next_multiple_of(ALIGN), Ordering::Relaxed);
+            REGION.0.lookups.store(lookups, Ordering::Relaxed);
+            REGION.0.vmemmap.store(lookups + half_bytes, Ordering::Relaxed);
             return Some(Reservation { nr_pages: (nr_bytes >> PAGE_SHIFT) as u32 });
         }
         nr_bytes /= 2;
@@ -73,13 +73,13 @@ pub(super) fn reserve() -> Option<Reservation> {
 
 /// Makes the next `nr_pages` of the region, and their descriptors, usable. Called under the page lock, after `reserve`.
 pub(super) fn commit(nr_pages: u32) -> bool {
-    let old_bytes = REGION.committed.load(Ordering::Relaxed);
+    let old_bytes = REGION.0.committed.load(Ordering::Relaxed);
     let nr_bytes = (nr_pages as usize) << PAGE_SHIFT;
     let (skipped, half_bytes) = ((old_bytes >> PAGE_SHIFT) << HALF_SHIFT, (nr_pages as usize) << HALF_SHIFT);
     let ranges = [
-        (REGION.lookups.load(Ordering::Relaxed) + skipped, half_bytes),
-        (REGION.vmemmap.load(Ordering::Relaxed) + skipped, half_bytes),
-        (REGION.base.load(Ordering::Relaxed) + old_bytes, nr_bytes),
+        (REGION.0.lookups.load(Ordering::Relaxed) + skipped, half_bytes),
+        (REGION.0.vmemmap.load(Ordering::Relaxed) + skipped, half_bytes),
+        (REGION.0.base.load(Ordering::Relaxed) + old_bytes, nr_bytes),
     ];
     for (start, nr_bytes) in ranges {
         // SAFETY: the ranges lie in the reservation, above what is committed; the caller checked that the region has them.
@@ -88,7 +88,7 @@ pub(super) fn commit(nr_pages: u32) -> bool {
         }
     }
     // Release pairs with the Acquire in `lookup_at`: who sees the new bound sees the base addresses.
-    REGION.committed.store(old_bytes + nr_bytes, Ordering::Release);
+    REGION.0.committed.store(old_bytes + nr_bytes, Ordering::Release);
     true
 }
 
@@ -100,14 +100,14 @@ fn pointer(addr: usize) -> Option<NonNull<u8>> {
 #[inline(always)]
 pub(crate) fn lookup_at(addr: usize) -> Option<&'static Lookup> {
     // Acquire pairs with the Release in `commit`.
-    let committed = REGION.committed.load(Ordering::Acquire);
-    let offset = addr.wrapping_sub(REGION.base.load(Ordering::Relaxed));
+    let committed = REGION.0.committed.load(Ordering::Acquire);
+    let offset = addr.wrapping_sub(REGION.0.base.load(Ordering::Relaxed));
     if offset >= committed {
         return None;
     }
     // 32 bytes for each page of 4096.
     let lookup_offset = (offset >> (PAGE_SHIFT - HALF_SHIFT)) & !(size_of::<Lookup>() - 1);
-    let lookup = REGION.lookups.load(Ordering::Relaxed) + lookup_offset;
+    let lookup = REGION.0.lookups.load(Ordering::Relaxed) + lookup_offset;
     // SAFETY: a page is committed, so the array is somewhere.
     let lookup = unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut::<Lookup>(lookup)) };
     // SAFETY: as in `page`: the offset is that of a committed page's.
@@ -116,14 +116,14 @@ pub(crate) fn lookup_at(addr: usize) -> Option<&'static Lookup> {
 
 /// The end of the committed pages.
 pub(crate) fn end() -> PageIdx {
-    PageIdx((REGION.committed.load(Ordering::Acquire) >> PAGE_SHIFT) as u32)
+    PageIdx((REGION.0.committed.load(Ordering::Acquire) >> PAGE_SHIFT) as u32)
 }
 
 /// The descriptor of a committed page.
 #[inline(always)]
 pub(crate) fn page(idx: PageIdx) -> &'static Page {
     debug_assert!(idx < end());
-    let pages = core::ptr::with_exposed_provenance::<Page>(REGION.vmemmap.load(Ordering::Relaxed));
+    let pages = core::ptr::with_exposed_provenance::<Page>(REGION.0.vmemmap.load(Ordering::Relaxed));
     // SAFETY: page numbers come from runs, below the committed end, so the descriptor is inside the reservation.
     let page = unsafe { pages.add(idx.0 as usize) };
     // SAFETY: it is committed for ever, zero (a valid `Page`) when new, and all its fields are atomics.
@@ -134,7 +134,7 @@ pub(crate) fn page(idx: PageIdx) -> &'static Page {
 #[inline(always)]
 pub(crate) fn lookup(idx: PageIdx) -> &'static Lookup {
     debug_assert!(idx < end());
-    let lookups = core::ptr::with_exposed_provenance::<Lookup>(REGION.lookups.load(Ordering::Relaxed));
+    let lookups = core::ptr::with_exposed_provenance::<Lookup>(REGION.0.lookups.load(Ordering::Relaxed));
     // SAFETY: as in `page`.
     let lookup = unsafe { lookups.add(idx.0 as usize) };
     // SAFETY: as in `page`; zero is a valid `Lookup`.
@@ -144,7 +144,7 @@ pub(crate) fn lookup(idx: PageIdx) -> &'static Lookup {
 /// The address of a page.
 #[inline]
 pub(crate) fn address(idx: PageIdx) -> NonNull<u8> {
-    let base = core::ptr::with_exposed_provenance_mut::<u8>(REGION.base.load(Ordering::Relaxed));
+    let base = core::ptr::with_exposed_provenance_mut::<u8>(REGION.0.base.load(Ordering::Relaxed));
     // SAFETY: as for `page`, the page lies inside the reservation,
     let address = unsafe { base.add((idx.0 as usize) << PAGE_SHIFT) };
     // SAFETY: which is not at address 0.

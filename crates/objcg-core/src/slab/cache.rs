@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "descriptors point at their cache")]
 
 use core::hint;
+use core::mem;
 
 use super::barn::Barn;
 use super::cpu_sheaves::CpuSheaves;
@@ -37,15 +38,13 @@ unsafe impl Slot for Cache {
 
 #[repr(C, align(64))]
 pub(crate) struct Cache {
-    // Read on every call, written before the first.
+    // A line that is read on every call, and written before the first or hardly ever.
     reciprocal: AtomicU64,
     /// The CPUs' stacks of free objects, in the per-CPU area; null until they are first needed, or without an area.
     stacks: AtomicPtr<u8>,
     size: AtomicU32,
     nr_objects: AtomicU32,
     nr_pages: AtomicU32,
-    /// How large its sheaves are to be.
-    pub(super) sheaf_size: SheafSize,
     keep_empty: AtomicU32,
     next_free: AtomicU32,
     /// Which stacks are this cache's: classes count from 0, typed caches from [`NR_CLASSES`].
@@ -55,11 +54,17 @@ pub(crate) struct Cache {
     /// The slots whose locks a `fork` holds.
     pub(super) held_for_fork: AtomicPtr<CpuSheaves>,
     /// Not 0 once an object may have been charged.
-    pub(super) has_owners: AtomicU32,
+    has_owners: AtomicU32,
+    // What changes.
+    /// How large its sheaves are to be.
+    pub(super) sheaf_size: SheafSize,
     pub(super) counters: Counters,
     pub(super) lists: Lock<SlabLists>,
     pub(super) barn: Barn<Sheaf>,
 }
+
+#[cfg(not(loom))]
+const _: () = assert!(mem::offset_of!(Cache, has_owners) < 64 && mem::offset_of!(Cache, sheaf_size) == 64);
 
 /// What a cache holds. Relaxed: each is exact by itself, a set of them only at a quiet point.
 pub(super) struct Counters {
@@ -261,6 +266,13 @@ impl Cache {
             slab_bytes: nr_slabs * self.nr_pages() as u64 * PAGE_SIZE as u64,
             owner_bytes: self.counters.owner_bytes.load(Ordering::Relaxed),
             nr_objects: self.counters.nr_taken.load(Ordering::Relaxed),
+        }
+    }
+
+    /// An object is about to be charged.
+    pub(super) fn note_owners(&self) {
+        if !self.may_have_owners() {
+            self.has_owners.store(1, Ordering::Relaxed);
         }
     }
 

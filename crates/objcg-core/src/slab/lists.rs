@@ -233,7 +233,7 @@ impl Cache {
     fn set_sole_owner(&self, slab: &Run, old: u32, new: u32) -> bool {
         let Some(vector) = OwnerVector::of_sole(new, self.nr_objects()) else { return false };
         if old != new {
-            self.has_owners.store(1, Ordering::Relaxed);
+            self.note_owners();
             slab.lookups().for_each(|page| vector.store(&page.obj_exts));
         }
         true
@@ -268,7 +268,7 @@ impl Cache {
 
     fn make_vector(&self) -> Option<OwnerVector> {
         let vector = OwnerVector::new(meta::alloc(self.owner_vector_bytes())?.cast());
-        self.has_owners.store(1, Ordering::Relaxed);
+        self.note_owners();
         self.counters.owner_bytes.fetch_add(self.full_owner_bytes(), Ordering::Relaxed);
         Some(vector)
     }

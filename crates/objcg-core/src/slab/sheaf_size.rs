@@ -20,7 +20,7 @@
 use super::barn::MAX_FULL;
 use crate::page_alloc;
 use crate::size_class::is_dear;
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, OwnLines};
 
 const FIRST_BYTES: usize = 4 << 10;
 const FIRST_OBJECTS: (usize, usize) = (2, 61);
@@ -51,9 +51,9 @@ const TRADES_TO_GROW: u32 = 32;
 const MIN_SLAB_BYTES: u64 = 32 << 10;
 
 /// Bytes of objects in all barns.
-static SHELVED: AtomicUsize = AtomicUsize::new(0);
+static SHELVED: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(0));
 /// Bytes by which sheaf sizes exceed the first ones, at most, and how often they were all halved.
-static EXTRA: AtomicUsize = AtomicUsize::new(0);
+static EXTRA: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(0));
 static HALVINGS: AtomicU32 = AtomicU32::new(0);
 
 /// Which way objects last went between sheaves and slabs.
@@ -61,6 +61,8 @@ const NEITHER: u32 = 0;
 const TO_SLABS: u32 = 1;
 const FROM_SLABS: u32 = 2;
 
+/// On lines of its own: a cache's other fields are read on every call, these change with moves between sheaves and slabs.
+#[repr(align(64))]
 pub(super) struct SheafSize {
     /// Objects; 0 without sheaves.
     capacity: AtomicU32,
@@ -217,10 +219,10 @@ impl SheafSize {
         let old = self.capacity().clamp(smallest(size), largest(size));
         let new = (2 * old).min(largest(size));
         let extra = (new - old) as usize * size;
-        let extra = EXTRA.fetch_add(extra, Ordering::Relaxed) + extra;
+        let extra = EXTRA.0.fetch_add(extra, Ordering::Relaxed) + extra;
         if extra > extra_bound() {
             HALVINGS.fetch_add(1, Ordering::Relaxed);
-            EXTRA.store(extra / 2, Ordering::Relaxed);
+            EXTRA.0.store(extra / 2, Ordering::Relaxed);
         }
         self.capacity.store(new, Ordering::Relaxed);
     }
@@ -254,7 +256,7 @@ impl SheafSize {
 
 /// Whether objects of that many bytes may wait in a barn; they count as waiting from then on.
 pub(super) fn shelve(nr_bytes: usize) -> bool {
-    if SHELVED.fetch_add(nr_bytes, Ordering::Relaxed) + nr_bytes > shelved_bound() {
+    if SHELVED.0.fetch_add(nr_bytes, Ordering::Relaxed) + nr_bytes > shelved_bound() {
         unshelve(nr_bytes);
         return false;
     }
@@ -263,12 +265,12 @@ pub(super) fn shelve(nr_bytes: usize) -> bool {
 
 /// Whether more waits in barns than may, since pages in use have become fewer.
 pub(super) fn has_shelved_too_much() -> bool {
-    SHELVED.load(Ordering::Relaxed) > shelved_bound()
+    SHELVED.0.load(Ordering::Relaxed) > shelved_bound()
 }
 
 /// They do not wait any more.
 pub(super) fn unshelve(nr_bytes: usize) {
-    SHELVED.fetch_sub(nr_bytes, Ordering::Relaxed);
+    SHELVED.0.fetch_sub(nr_bytes, Ordering::Relaxed);
 }
 
 fn extra_bound() -> usize {
@@ -283,7 +285,7 @@ fn shelved_bound() -> usize {
 
 /// The most bytes that wait in all barns: what may wait now, or more if it came when more pages were in use.
 pub(super) fn most_shelved() -> usize {
-    shelved_bound().max(SHELVED.load(Ordering::Relaxed))
+    shelved_bound().max(SHELVED.0.load(Ordering::Relaxed))
 }
 
 const fn first(size: usize) -> u32 {

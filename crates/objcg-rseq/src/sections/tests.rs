@@ -49,7 +49,7 @@ fn parts() -> *mut Part {
 /// Has the sections use the threads' own areas.
 fn allow() {
     arch::set_offset(arch::own_offset());
-    arch::NR_CPUS.store(NR_CPUS, Ordering::Relaxed);
+    arch::READ_MOSTLY.nr_cpus.store(NR_CPUS, Ordering::Relaxed);
 }
 
 fn pretend(cpu: u32) {
