@@ -119,7 +119,7 @@ fn alloc_slow(nr_bytes: usize, align: usize) -> Option<NonNull<u8>> {
     // Nothing is at a multiple of every alignment: no class serves them all, so its place stays empty.
     if let Some(step) = step_of(nr_bytes, align).filter(|_| nr_bytes > 0) {
         let (shortcut, stacks) = (&SHORTCUTS.0[step], cache.stacks().as_ptr());
-        // Not without need: all CPUs read the line, in each allocation.
+        // Not without need: all CPUs read the line in each allocation.
         if shortcut.load(Ordering::Relaxed) != stacks {
             shortcut.store(stacks, Ordering::Relaxed);
         }
