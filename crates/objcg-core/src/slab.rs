@@ -48,6 +48,7 @@ pub(crate) use free_object::FreeObject;
 pub(crate) use in_kind::{Members, bound as in_kind_bound};
 pub(crate) use meta::caches_for_fork;
 use obj_exts::OwnerVector;
+pub(crate) use sole_owners::nr_bytes as shared_owner_bytes;
 
 /// The caches of the size classes.
 static CACHES: [Cache; NR_CLASSES] = {

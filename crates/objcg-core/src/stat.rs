@@ -121,7 +121,7 @@ pub struct ClassStat {
     pub nr_slabs: u64,
     /// Their bytes.
     pub slab_bytes: u64,
-    /// Bytes of their owner vectors.
+    /// Bytes of their own owner vectors.
     pub owner_bytes: u64,
 }
 
@@ -168,7 +168,7 @@ pub struct HeapStat {
     pub slab_object_bytes: u64,
     /// Bytes of the size classes' slabs.
     pub slab_bytes: u64,
-    /// Bytes of their owner vectors.
+    /// Bytes of owner vectors, with those that slabs share.
     pub owner_bytes: u64,
     /// Objects that are runs of pages.
     pub large_objects: u64,
@@ -208,7 +208,7 @@ impl HeapStat {
 /// Looks at the whole heap: 32 bytes read for each page in use.
 #[must_use]
 pub fn heap() -> HeapStat {
-    let mut heap = HeapStat { pages: pages(), ..HeapStat::default() };
+    let mut heap = HeapStat { pages: pages(), owner_bytes: shared_owner_bytes(), ..HeapStat::default() };
     for class in size_classes() {
         heap.slab_objects += class.nr_objects;
         heap.slab_object_bytes += class.object_bytes();
@@ -226,6 +226,12 @@ pub fn heap() -> HeapStat {
         heap.huge_bytes += nr_bytes as u64;
     });
     heap
+}
+
+/// Bytes of owner vectors that slabs share: a kilobyte for each vessel that ever was a large group's.
+#[must_use]
+pub fn shared_owner_bytes() -> u64 {
+    slab::shared_owner_bytes()
 }
 
 /// The page layer's figures: what the engine holds of the operating system.

@@ -11,16 +11,16 @@ use crate::sync::{AtomicU32, Ordering};
 
 /// Vessels that can have a vector; an id's is the one of its number modulo this, if no other id came first.
 const NR_VECTORS: usize = 256;
-/// Words of a vector: a page of them. Slabs of more objects have a vector of their own.
-const NR_WORDS: usize = 1024;
-/// A group has a vector once so much is charged to it: then the page is 1/64 of that at most, and stands for owner words of its
-/// slabs, which are 1/50 in a server's mix.
+/// Words of a vector: slabs of more objects, which are smaller than 64 bytes, have a vector of their own.
+const NR_WORDS: usize = 256;
+/// A group has a vector once so much is charged to it: then it is 1/256 of that at most, and stands for owner words of its slabs,
+/// which are 1/50 in a server's mix.
 const MIN_CHARGED: u64 = 256 << 10;
 
 /// The vector of slabs of which no object is charged.
 static NOBODYS: [AtomicU32; MAX_OBJECTS] = [const { AtomicU32::new(ROOT_VESSEL) }; MAX_OBJECTS];
 
-#[repr(align(4096))]
+#[repr(align(64))]
 struct Words([AtomicU32; NR_WORDS]);
 
 static VECTORS: [Words; NR_VECTORS] = [const { Words([const { AtomicU32::new(0) }; NR_WORDS]) }; NR_VECTORS];
@@ -64,6 +64,12 @@ impl OwnerVector {
     }
 }
 
+/// Bytes of the groups' vectors.
+pub(crate) fn nr_bytes() -> u64 {
+    let nr_made = OWNERS.iter().filter(|owner| owner.load(Ordering::Relaxed) != 0).count();
+    (nr_made * size_of::<Words>()) as u64
+}
+
 /// Makes an owner's vector; false if somebody else is making it, or one in its place.
 fn make(nth: usize, owner: u32) -> bool {
     if OWNERS[nth].compare_exchange(0, IN_THE_MAKING, Ordering::Relaxed, Ordering::Relaxed).is_err() {
@@ -79,7 +85,7 @@ fn make(nth: usize, owner: u32) -> bool {
 mod tests {
     #![expect(unsafe_code, reason = "looks at all words of a vector")]
 
-    use super::{NR_VECTORS, NR_WORDS, OwnerVector, make};
+    use super::{NR_VECTORS, NR_WORDS, OwnerVector, make, nr_bytes};
     use crate::memcg::ROOT_VESSEL;
     use crate::sync::Ordering;
 
@@ -94,7 +100,10 @@ mod tests {
     fn a_vector_says_whose_it_is_in_each_word() {
         // Of an id that no group of the tests reaches.
         let owner = 1_000_007;
+        let before = nr_bytes();
         assert!(make(owner as usize % NR_VECTORS, owner));
+        // At least: other tests have groups.
+        assert!(nr_bytes() >= before + 4 * NR_WORDS as u64);
         assert!(!make(owner as usize % NR_VECTORS, owner + NR_VECTORS as u32), "the place is taken");
         let vector = OwnerVector::of_sole(owner, NR_WORDS as u32).expect("it was made");
         assert_eq!(vector.sole_owner(), Some(owner));

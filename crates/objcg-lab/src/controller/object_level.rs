@@ -73,8 +73,10 @@ impl Controller for ObjectLevel {
         PercpuObject::alloc(nr_bytes, entered.is_some())
     }
 
+    /// With the owner vectors that slabs share, which are the whole process's.
     fn held(&self) -> Held {
-        self.slabs.held()
+        let held = self.slabs.held();
+        Held { owner_bytes: held.owner_bytes + objcg_core::stat::shared_owner_bytes(), ..held }
     }
 
     /// Asks the engine, which counts for the whole process: what runs beside this replay counts too.
