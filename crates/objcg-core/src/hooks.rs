@@ -69,7 +69,7 @@ impl Purse {
         let nr_objects = mem::take(&mut self.nr_objects);
         if self.group != ROOT_VESSEL && nr_objects > 0 {
             let nr_bytes = u64::from(nr_objects) * self.price;
-            self.nr_bytes = memcg::charge_refill(self.group, nr_bytes, &mut self.went_up);
+            self.nr_bytes = memcg::charge_refill(self.group, nr_bytes, self.price, &mut self.went_up);
         }
     }
 
@@ -104,8 +104,8 @@ pub(crate) fn charged(owner: u32) -> u64 {
     memcg::charged(owner)
 }
 
-/// What was charged up the tree for free objects of the current group is counted in its peak, and seen by watchers. Called under no
-/// lock.
+/// What was charged up the tree for free objects of the current group is counted in its peak, and seen by watchers, once one of
+/// them was handed out: I8. Called under no lock.
 pub(crate) fn went_up() {
     memcg::note_peak(current());
 }

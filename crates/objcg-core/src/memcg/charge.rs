@@ -198,16 +198,16 @@ pub(crate) fn charged(vessel: u32) -> u64 {
 }
 
 /// Charges objects that are about to be taken for a vessel, as far as no limit is near: out of this CPU's stock, or up the tree, and
-/// then a batch if that is more. Returns the bytes that were charged. Takes no lock and asks nobody; [`note_peak`] is owed if it
-/// `went_up`.
-pub(crate) fn charge_refill(vessel: u32, nr_bytes: u64, went_up: &mut bool) -> u64 {
+/// then a batch if that is more. Returns the bytes that were charged: none, or at least the price of an object. Takes no lock and asks
+/// nobody; [`note_peak`] is owed if it `went_up`.
+pub(crate) fn charge_refill(vessel: u32, nr_bytes: u64, price: u64, went_up: &mut bool) -> u64 {
     if take_stock(vessel, nr_bytes) {
         return nr_bytes;
     }
     let Some(group) = PinnedNode::of_vessel(vessel) else { return 0 };
     let nr_bytes = nr_bytes.max(batch(group.idx)).min(ahead_bound(group.idx));
     let is_live = node(group.idx).objcg.load(Ordering::Relaxed) == vessel;
-    if nr_bytes == 0 || !is_live || try_charge_below(group.idx, None, nr_bytes).is_err() {
+    if nr_bytes < price || !is_live || try_charge_below(group.idx, None, nr_bytes).is_err() {
         return 0;
     }
     VESSELS.note_charge(vessel, nr_bytes);

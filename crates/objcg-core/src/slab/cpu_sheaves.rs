@@ -144,10 +144,11 @@ impl Cache {
 
     /// Hands out what a pair gave, with the pair's lock given back.
     fn hand_over_refilled(object: Option<FreeObject>, went_up: bool) -> Option<NonNull<u8>> {
+        let address = Cache::hand_over(object?)?;
         if went_up {
             hooks::went_up();
         }
-        Cache::hand_over(object?)
+        Some(address)
     }
 
     #[cold]
