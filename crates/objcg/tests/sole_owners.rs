@@ -3,11 +3,12 @@
 use std::thread;
 
 use objcg::{Memcg, MemcgStat, Objcg, OomPolicy};
+use objcg_core::kmem_cache::{CacheConfig, KmemCache};
 use objcg_core::stat;
 
 #[path = "support/groups.rs"]
 mod groups;
-use groups::{MIB, alone, group};
+use groups::{MIB, alone, group, strict};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -158,4 +159,19 @@ fn i3_a_limit_that_is_met_in_shared_vectors_holds() {
     assert_eq!(large.group.usage(), large.group.stat().total_bytes());
     drop(held);
     large.end();
+}
+
+#[test]
+fn i8_what_is_paid_ahead_for_refused_objects_leaves_no_peak() {
+    let _alone = alone();
+    // From limits of which a CPU's share is a byte to those that an object fits in.
+    for max in [50, 100, 200, 400, 640] {
+        let group = strict("poor");
+        group.set_max(Some(max)).expect("no memory is charged yet");
+        let cache = KmemCache::create(&CacheConfig::new(640)).expect("a sound shape");
+        for _ in 0..5 {
+            assert!(group.scope(|| cache.alloc()).is_none(), "640 bytes and an owner word under {max}");
+        }
+        assert_eq!((group.usage(), group.peak()), (0, 0), "under {max}");
+    }
 }
