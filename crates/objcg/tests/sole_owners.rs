@@ -164,14 +164,20 @@ fn i3_a_limit_that_is_met_in_shared_vectors_holds() {
 #[test]
 fn i8_what_is_paid_ahead_for_refused_objects_leaves_no_peak() {
     let _alone = alone();
-    // From limits of which a CPU's share is a byte to those that an object fits in.
-    for max in [50, 100, 200, 400, 640] {
+    // Limits of which a CPU's share is a few bytes, but less than an object.
+    for max in [100, 200, 400, 640] {
         let group = strict("poor");
         group.set_max(Some(max)).expect("no memory is charged yet");
+        // From now on its stocks may keep something.
+        let held = group.scope(|| Box::new(7_u64));
+        let before = group.peak();
         let cache = KmemCache::create(&CacheConfig::new(640)).expect("a sound shape");
         for _ in 0..5 {
             assert!(group.scope(|| cache.alloc()).is_none(), "640 bytes and an owner word under {max}");
         }
-        assert_eq!((group.usage(), group.peak()), (0, 0), "under {max}");
+        assert_eq!(group.peak(), before, "under {max}");
+        drop(held);
+        group.drain();
+        assert_eq!(group.usage(), 0, "under {max}");
     }
 }
