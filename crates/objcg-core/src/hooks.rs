@@ -63,6 +63,11 @@ impl Purse {
         Purse::of(ROOT_VESSEL, 0, 0)
     }
 
+    /// The group that would pay.
+    pub(crate) fn group(&self) -> u32 {
+        self.group
+    }
+
     /// Fills it, once, if no limit is near: takes no lock, and nobody is asked for room. No point of [`faults`]: what it does not pay
     /// for is charged when it is handed out.
     pub(crate) fn fill(&mut self) {

@@ -98,8 +98,10 @@ impl Cache {
         let mut nr_taken = self.lists.lock().take(self, want, purse, &mut found);
         if nr_taken == 0 {
             let Some(slab) = self.new_slab() else { return 0 };
-            // The slab can be its group's alone.
-            purse.fill();
+            // The slab can be its group's alone, if the group is large enough for that.
+            if OwnerVector::of_sole(purse.group(), self.nr_objects()).is_some() {
+                purse.fill();
+            }
             let mut lists = self.lists.lock();
             lists.partial.insert(slab);
             nr_taken = lists.take(self, want, purse, &mut found);

@@ -2,13 +2,14 @@
 //!
 //! | vector | says |
 //! |---|---|
-//! | shared, all words the same (`sole_owners`) | *sole owner*: every taken object of the slab is charged to it, or to nobody |
+//! | shared, all words the same (`sole_owners`) | *sole owner*: every taken object of the slab is charged to it; to nobody by nobody's |
 //! | the slab's own | 4 bytes an object, whose each is; 0 for free ones |
 //!
 //! A slab starts with nobody's. Before an object of a sole owner's slab becomes somebody else's, or nobody's, the slab gets a vector of
-//! its own, in the descriptor of each of its pages, under the lock that guards which objects are taken ([`give_vector`]); it keeps that until it is destroyed. A slab of which
-//! no object is taken may change its sole owner under the same lock. Words of a slab's own vector are written by whoever holds the
-//! object, those of shared ones by nobody; so a free reads an object's word and need not ask which kind it is.
+//! its own, in the descriptor of each of its pages, under the lock that guards which objects are taken ([`give_vector`]); it keeps
+//! that until it is destroyed. A slab of which no object is taken may change its sole owner under the same lock. Words of a slab's
+//! own vector are written by whoever holds the object, those of shared ones by nobody; so a free reads an object's word and need not
+//! ask which kind it is.
 
 #![expect(unsafe_code, reason = "vectors are reached through a pointer in the descriptor")]
 
