@@ -2,18 +2,11 @@
 
 #![expect(unsafe_code, reason = "the sections of other architectures are")]
 
-use core::sync::atomic::AtomicU32;
 #[cfg(feature = "delay")]
 use core::sync::atomic::AtomicU64;
 
 use crate::{Stack, Sum, TaggedWord};
 
-pub(crate) struct ReadMostly {
-    /// Stays 0.
-    pub(crate) nr_cpus: AtomicU32,
-}
-
-pub(crate) static READ_MOSTLY: ReadMostly = ReadMostly { nr_cpus: AtomicU32::new(0) };
 #[cfg(feature = "delay")]
 pub(crate) static DELAY: AtomicU64 = AtomicU64::new(0);
 #[cfg(feature = "delay")]
@@ -74,12 +67,6 @@ pub(crate) unsafe fn thread_load<const DISPLACEMENT: usize>(_: isize) -> u32 {
 }
 
 pub(crate) unsafe fn thread_store<const DISPLACEMENT: usize>(_: isize, _: u32) {}
-
-pub(crate) fn offset() -> isize {
-    0
-}
-
-pub(crate) fn set_offset(_: isize) {}
 
 pub(crate) fn thread_pointer() -> *mut u8 {
     core::ptr::null_mut()

@@ -111,6 +111,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod read_mostly;
 mod registration;
 mod sections;
 

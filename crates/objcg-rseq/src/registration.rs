@@ -5,6 +5,7 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::arch;
+use crate::read_mostly::{self, READ_MOSTLY};
 
 const RSEQ_FLAG_UNREGISTER: usize = 1;
 const AREA_BYTES: usize = 32;
@@ -46,7 +47,7 @@ pub fn init(nr_cpus: u32) -> Registration {
     if STATE.load(Ordering::Acquire) == UNKNOWN {
         let state = find();
         if state != ABSENT {
-            arch::READ_MOSTLY.nr_cpus.store(nr_cpus, Ordering::Release);
+            READ_MOSTLY.nr_cpus.store(nr_cpus, Ordering::Release);
         }
         STATE.store(state, Ordering::Release);
     }
@@ -65,7 +66,7 @@ pub fn registration() -> Registration {
 
 fn find() -> u8 {
     // Whatever comes of it: a thread that is not registered arms its own area, and finds no CPU there.
-    arch::set_offset(arch::own_offset());
+    read_mostly::set_offset(arch::own_offset());
     // SAFETY: registers an intent of this process; no memory is passed.
     let fence = unsafe { arch::syscall(arch::SYS_MEMBARRIER, [MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_RSEQ, 0, 0, 0]) };
     if fence != 0 {
@@ -75,7 +76,7 @@ fn find() -> u8 {
     if let Some((offset, size)) = arch::libc_area()
         && size > 0
     {
-        arch::set_offset(offset);
+        read_mostly::set_offset(offset);
         return LIBC;
     }
     if register_own() { OWN } else { ABSENT }
@@ -134,7 +135,7 @@ fn has_given_up() -> bool {
 #[inline]
 fn cpu_id() -> u32 {
     // SAFETY: the offset is that of libc's or our own area.
-    unsafe { arch::thread_load_volatile::<CPU_ID_OFFSET>(arch::offset()) }
+    unsafe { arch::thread_load_volatile::<CPU_ID_OFFSET>(read_mostly::offset()) }
 }
 
 fn is_registered() -> bool {
@@ -145,7 +146,7 @@ fn is_registered() -> bool {
 #[inline]
 #[must_use]
 pub fn current_cpu() -> Option<u32> {
-    let nr_cpus = arch::READ_MOSTLY.nr_cpus.load(Ordering::Relaxed);
+    let nr_cpus = READ_MOSTLY.nr_cpus.load(Ordering::Relaxed);
     if nr_cpus == 0 {
         return None;
     }

@@ -8,22 +8,11 @@
 
 use core::arch::{asm, global_asm};
 use core::hint;
-use core::mem::offset_of;
-use core::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 
+use crate::read_mostly::{NR_CPUS_OFFSET, READ_MOSTLY};
 use crate::{Stack, Sum, TaggedWord};
 
-/// What every section reads, with cache lines of its own: who writes to what the linker puts beside it would slow all threads.
-#[repr(C, align(128))]
-pub(crate) struct ReadMostly {
-    /// Offset from the thread pointer of the area that the sections use. Before `init` it is of nothing that may be written to.
-    offset: AtomicIsize,
-    /// CPUs below this have data. 0 before `init`: all sections give up.
-    pub(crate) nr_cpus: AtomicU32,
-}
-
-pub(crate) static READ_MOSTLY: ReadMostly = ReadMostly { offset: AtomicIsize::new(0), nr_cpus: AtomicU32::new(0) };
-const NR_CPUS_OFFSET: usize = offset_of!(ReadMostly, nr_cpus);
 /// Loops before a commit, for tests.
 pub(crate) static DELAY: AtomicU64 = AtomicU64::new(0);
 /// Aborts so far, for tests.
@@ -420,17 +409,6 @@ pub(crate) unsafe fn thread_store<const DISPLACEMENT: usize>(offset: isize, valu
         asm!("mov dword ptr fs:[{} + {}], {:e}", in(reg) offset, const DISPLACEMENT, in(reg) value,
             options(nostack, preserves_flags));
     }
-}
-
-/// Offset of the area that the sections use.
-#[inline]
-pub(crate) fn offset() -> isize {
-    READ_MOSTLY.offset.load(Ordering::Relaxed)
-}
-
-/// Has the sections use an area.
-pub(crate) fn set_offset(offset: isize) {
-    READ_MOSTLY.offset.store(offset, Ordering::Relaxed);
 }
 
 /// The address of the thread's static thread-local storage that offsets count from.

@@ -9,6 +9,7 @@ use super::{
     END, PerCpu, Stack, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push, push_many,
 };
 use crate::arch;
+use crate::read_mostly::{self, READ_MOSTLY};
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
@@ -48,8 +49,8 @@ fn parts() -> *mut Part {
 
 /// Has the sections use the threads' own areas.
 fn allow() {
-    arch::set_offset(arch::own_offset());
-    arch::READ_MOSTLY.nr_cpus.store(NR_CPUS, Ordering::Relaxed);
+    read_mostly::set_offset(arch::own_offset());
+    READ_MOSTLY.nr_cpus.store(NR_CPUS, Ordering::Relaxed);
 }
 
 fn pretend(cpu: u32) {
