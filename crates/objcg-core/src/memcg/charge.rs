@@ -119,7 +119,7 @@ pub(crate) fn uncharge_object(owner: u32, nr_bytes: u64) {
 }
 
 /// Takes back bytes that were charged to `vessel` and are still counted there.
-#[inline]
+#[inline(always)]
 pub(crate) fn credit(vessel: u32, nr_bytes: u64) {
     if nr_bytes > MAX_KEEP {
         return give_back(Owed { vessel, nr_bytes });

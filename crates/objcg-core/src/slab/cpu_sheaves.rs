@@ -94,6 +94,7 @@ impl Cache {
     }
 
     /// Hands out an object that was taken out of a sheaf, whosever it is; aborts if it has lost its mark.
+    #[inline(always)]
     pub(crate) fn hand_over(free: FreeObject) -> Option<NonNull<u8>> {
         if !free.is_of(hooks::current()) {
             let object = SlabObject::of(free.address());
@@ -107,13 +108,15 @@ impl Cache {
 
     /// Charges a free object to the current group instead of its owner; false if that was refused: then it is nobody's.
     fn change_owner(&'static self, object: &SlabObject, free: FreeObject) -> bool {
-        let old = object.owner_id();
+        let vector = object.vector();
+        let owner = object.owner_in(vector);
         let marked = free.marked();
-        if marked != u64::from(old) {
+        if marked != u64::from(owner.load(Ordering::Relaxed)) {
             die!("{:p}: freed twice, or written to after it was freed: {} bytes", object.address, self.size());
         }
-        // Nobody's, and not the root's: its slab needs an owner vector now. The old owner by the mark, which is here first.
-        self.owner_word(object).is_some_and(|owner| hooks::change_owner(owner, marked as u32, self.price()))
+        let own = if vector.sole_owner().is_none() { Some(owner) } else { self.new_owner_word(object) };
+        // The old owner by the mark, which is here first.
+        own.is_some_and(|owner| hooks::change_owner(owner, marked as u32, self.price()))
     }
 
     /// An object that could not be handed out is free again, and nobody's: in its slab, if it could not be made nobody's outside.

@@ -244,9 +244,13 @@ impl Cache {
     /// The owner word of an object that is not free in its slab, in a vector that is made now if the slab has none of its own yet;
     /// `None` without memory.
     pub(crate) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
-        if let Some(word) = object.own_word() {
-            return Some(word);
-        }
+        object.own_word().or_else(|| self.new_owner_word(object))
+    }
+
+    /// The same, where the slab had none when the caller looked.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn new_owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
         let slab = Run::of_head(object.slab());
         let fresh = self.make_vector()?;
         let lists = self.lists.lock();
