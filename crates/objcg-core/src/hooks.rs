@@ -80,7 +80,7 @@ impl Purse {
 
     /// Whose it is; [`ROOT_VESSEL`] if it cannot pay for an object.
     pub(crate) fn payer(&self) -> u32 {
-        if self.nr_bytes > 0 && self.nr_bytes >= self.price { self.group } else { ROOT_VESSEL }
+        if self.nr_bytes >= self.price { self.group } else { ROOT_VESSEL }
     }
 
     /// Pays for as many of `nr_objects` as it can.

@@ -116,14 +116,15 @@ fn a_watcher_is_called_for_charges_and_for_refusals() {
     [small, large].into_iter().for_each(give_back);
 }
 
+fn resize(object: std::ptr::NonNull<u8>, nr_bytes: usize) -> std::ptr::NonNull<u8> {
+    // SAFETY: callers' objects are live and of this alignment, and they use only what comes back.
+    unsafe { kmalloc::realloc(object, nr_bytes, 8) }.expect("memory")
+}
+
 #[test]
 fn a_large_object_grows_in_place_where_pages_are_free_and_its_group_has_room() {
     let _alone = alone();
     let tenant = group("grows");
-    let resize = |object, nr_bytes: usize| {
-        // SAFETY: live, of this alignment, and only what comes back is used.
-        unsafe { kmalloc::realloc(object, nr_bytes, 8) }.expect("memory")
-    };
     let object = take(&tenant, 1 << 20);
     tenant.drain();
     // The pages behind it are free once it was shrunk.
@@ -132,6 +133,28 @@ fn a_large_object_grows_in_place_where_pages_are_free_and_its_group_has_room() {
     assert_eq!(resize(object, 1 << 20), object);
     assert_eq!(tenant.usage(), 1 << 20, "the group pays for what it grew by, wherever it was resized");
     give_back(object);
+}
+
+#[test]
+fn an_object_of_a_deleted_group_moves_when_it_grows_and_its_heir_pays_for_neither() {
+    let _alone = alone();
+    let top = group("heir");
+    top.drain();
+    let before = top.usage();
+    // In pages that are free behind it, and in a mapping of its own.
+    for (shrunk, full) in [(512 << 10, 1 << 20), (9 << 20, 12 << 20)] {
+        let tenant = top.create("gone").expect("a new name");
+        let object = resize(take(&tenant, full), shrunk);
+        tenant.delete().expect("nobody is in it");
+        drop(tenant);
+        top.drain();
+        assert!(top.usage() >= shrunk as u64, "the heir has it");
+        let moved = resize(object, full);
+        assert_ne!(moved, object, "one object has one owner");
+        top.drain();
+        assert_eq!(top.usage(), before, "it is nobody's now, and what was charged for the growth is given back");
+        give_back(moved);
+    }
 }
 
 /// Per-CPU memory of a group, which goes back to its stock byte by byte.

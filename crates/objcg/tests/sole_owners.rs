@@ -161,6 +161,16 @@ fn i3_a_limit_that_is_met_in_shared_vectors_holds() {
     large.end();
 }
 
+/// Refused objects change nothing in a group's peak.
+fn check_refusals(group: &Memcg, object_bytes: usize) {
+    let before = group.peak();
+    let cache = KmemCache::create(&CacheConfig::new(object_bytes)).expect("a sound shape");
+    for _ in 0..5 {
+        assert!(group.scope(|| cache.alloc()).is_none(), "{object_bytes} bytes and an owner word in {group:?}");
+    }
+    assert_eq!(group.peak(), before, "{group:?}");
+}
+
 #[test]
 fn i8_what_is_paid_ahead_for_refused_objects_leaves_no_peak() {
     let _alone = alone();
@@ -170,14 +180,18 @@ fn i8_what_is_paid_ahead_for_refused_objects_leaves_no_peak() {
         group.set_max(Some(max)).expect("no memory is charged yet");
         // From now on its stocks may keep something.
         let held = group.scope(|| Box::new(7_u64));
-        let before = group.peak();
-        let cache = KmemCache::create(&CacheConfig::new(640)).expect("a sound shape");
-        for _ in 0..5 {
-            assert!(group.scope(|| cache.alloc()).is_none(), "640 bytes and an owner word under {max}");
-        }
-        assert_eq!(group.peak(), before, "under {max}");
+        check_refusals(&group, 640);
         drop(held);
         group.drain();
         assert_eq!(group.usage(), 0, "under {max}");
+    }
+    // A group that is large enough for slabs of its own, with room for less than an object.
+    for room in [100, 6000, 15_000] {
+        let large = Large::new("rich");
+        large.group.set_oom_policy(Some(OomPolicy::Fail)).expect("alive");
+        large.group.drain();
+        large.group.set_max(Some(large.group.usage() + room)).expect("more than it has");
+        check_refusals(&large.group, 16_000);
+        large.end();
     }
 }
