@@ -8,7 +8,7 @@ use objcg::{CreateError, LimitError, Memcg, MemcgStat, Objcg};
 
 #[path = "support/groups.rs"]
 mod groups;
-use groups::{strict, try_vec};
+use groups::{alone, strict, try_vec};
 
 #[global_allocator]
 static GLOBAL: Objcg = Objcg;
@@ -20,6 +20,7 @@ const GROUP_BYTES: u64 = 288;
 fn i3_usage_never_passes_max_under_contention() {
     const NR_THREADS: u64 = 4;
     const MAX: u64 = 300_000;
+    let _alone = alone();
     let tenant = strict("contention");
     tenant.set_max(Some(MAX)).unwrap();
     let stop = AtomicBool::new(false);
@@ -65,6 +66,7 @@ fn i3_usage_never_passes_max_under_contention() {
 fn i3_bytes_in_other_stocks_do_not_refuse_what_fits() {
     const NR_OBJECTS: u64 = 100;
     const PRICE: u64 = 1024 + 4;
+    let _alone = alone();
     let tenant = strict("stocks");
     tenant.set_max(Some(NR_OBJECTS * PRICE)).unwrap();
     for _ in 0..50 {
@@ -86,11 +88,12 @@ fn fill(tenant: &Memcg, nr_bytes: u64) -> Vec<Vec<u8>> {
 
 #[test]
 fn i3_a_limit_of_any_size_is_exact() {
+    let _alone = alone();
     let tenant = strict("small");
-    for max in [0, 1, 11, 12, 100, 1000, 4096] {
+    for max in [0, 1, 19, 20, 100, 1000, 4096] {
         tenant.set_max(Some(max)).unwrap();
-        let held = fill(&tenant, 8);
-        assert_eq!(held.len() as u64, max / 12, "objects of 8 bytes and an owner slot of 4 under {max}");
+        let held = fill(&tenant, 16);
+        assert_eq!(held.len() as u64, max / 20, "objects of 16 bytes and an owner slot of 4 under {max}");
         drop(held);
         tenant.drain();
         assert_eq!(tenant.usage(), 0);
@@ -99,6 +102,7 @@ fn i3_a_limit_of_any_size_is_exact() {
 
 #[test]
 fn i3_lowering_max_reports_what_is_over_it() {
+    let _alone = alone();
     let tenant = strict("lowered");
     let held = tenant.scope(|| vec![0u8; 100_000]);
     tenant.drain();
@@ -121,6 +125,7 @@ fn figures(levels: &[Memcg]) -> Vec<(u64, u64, MemcgStat)> {
 
 #[test]
 fn i8_a_refused_allocation_leaves_no_trace_at_any_level() {
+    let _alone = alone();
     let mut levels = vec![strict("depth")];
     for depth in 1..5 {
         let level = levels[depth - 1].create("below").unwrap();
@@ -148,6 +153,7 @@ fn i8_a_refused_allocation_leaves_no_trace_at_any_level() {
 
 #[test]
 fn i8_a_refused_growth_leaves_the_object_as_it_was() {
+    let _alone = alone();
     let tenant = strict("growth");
     tenant.set_max(Some(1 << 20)).unwrap();
     for nr_bytes in [100, 20_000, 200_000] {
@@ -161,6 +167,7 @@ fn i8_a_refused_growth_leaves_the_object_as_it_was() {
 
 #[test]
 fn i6_a_groups_own_memory_is_its_parents() {
+    let _alone = alone();
     let parent = strict("parent");
     let children: Vec<Memcg> = (0..100).map(|nth| parent.create(&format!("child-{nth}")).unwrap()).collect();
     parent.drain();
@@ -184,6 +191,7 @@ fn i6_a_groups_own_memory_is_its_parents() {
 #[test]
 fn i3_two_children_share_their_parents_limit() {
     const MAX: u64 = 1 << 20;
+    let _alone = alone();
     let parent = strict("shared");
     let children = [parent.create("a").unwrap(), parent.create("b").unwrap()];
     parent.set_max(Some(MAX)).unwrap();
