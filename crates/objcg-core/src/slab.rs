@@ -91,9 +91,7 @@ impl SlabObject {
     /// The same, for an address in this page.
     #[inline(always)]
     pub(crate) fn in_page(address: NonNull<u8>, page: &'static Lookup) -> Option<SlabObject> {
-        // Slabs are smaller than 4 GiB: the lower halves tell how far the object is from the start.
-        let offset = (address.as_ptr() as usize as u32).wrapping_sub(page.start.load(Ordering::Relaxed));
-        let (cache, obj_idx) = Cache::object_in(page, offset)?;
+        let (cache, obj_idx) = Cache::object_in(page, SlabObject::offset_in(page, address.as_ptr() as usize))?;
         Some(SlabObject { address, cache, page, obj_idx })
     }
 
@@ -105,9 +103,19 @@ impl SlabObject {
         }
     }
 
-    /// An object at an address that was read while others were writing it; `None` unless one starts there.
-    fn alleged(addr: usize) -> Option<SlabObject> {
-        SlabObject::find(NonNull::new(core::ptr::with_exposed_provenance_mut(addr))?)
+    /// Whose the object is that was seen at an address while others were at work there: a hint, which may be any number. Meanwhile
+    /// its slab may be gone, and its pages' descriptors be released or another slab's.
+    fn alleged_owner(addr: usize) -> Option<u32> {
+        let page = page_alloc::lookup_at(addr)?;
+        let obj_idx = Cache::number_in(page, SlabObject::offset_in(page, addr))?;
+        OwnerVector::peek(&page.obj_exts, obj_idx)
+    }
+
+    /// How far an address is from the start of the slab that a page is of.
+    #[inline(always)]
+    fn offset_in(page: &Lookup, addr: usize) -> u32 {
+        // Slabs are smaller than 4 GiB: the lower halves tell.
+        (addr as u32).wrapping_sub(page.start.load(Ordering::Relaxed))
     }
 
     /// The first page of the object's slab.

@@ -13,8 +13,12 @@ use crate::sync::Ordering;
 /// Steps after which a path that keeps changing is given up: deeper than any tree.
 const MAX_STEPS: usize = 1 << 24;
 
-/// Whether a vessel leads to the group or to a descendant of it.
+/// Whether a vessel leads to the group or to a descendant of it. False of a number that no vessel ever had: owners are seen while
+/// others are at work, and may be anything.
 pub(crate) fn leads_to(vessel: u32, top: u32) -> bool {
+    if vessel >= VESSELS.nr_made() {
+        return false;
+    }
     group_of(vessel).is_some_and(|group| is_below(group, top))
 }
 

@@ -189,12 +189,18 @@ impl Cache {
         unsafe { &*cache }
     }
 
+    /// The number that an object at `offset` in the slab that a page belongs to has, if the slab has so many; `None` if none can
+    /// start there.
+    #[inline(always)]
+    pub(super) fn number_in(page: &Lookup, offset: u32) -> Option<u32> {
+        // Acquire pairs with the Release in `new_slab`. 0 for pages of no slab.
+        quotient(offset, page.reciprocal.load(Ordering::Acquire))
+    }
+
     /// The cache and the number of the object at `offset` in the slab that a page belongs to; `None` if none starts there.
     #[inline(always)]
     pub(super) fn object_in(page: &Lookup, offset: u32) -> Option<(&'static Cache, u32)> {
-        // Acquire pairs with the Release in `new_slab`. 0 for pages of no slab.
-        let reciprocal = page.reciprocal.load(Ordering::Acquire);
-        let obj_idx = quotient(offset, reciprocal)?;
+        let obj_idx = Cache::number_in(page, offset)?;
         let cache = Cache::of_slab_page(page);
         if obj_idx >= cache.nr_objects() {
             hint::cold_path();

@@ -335,8 +335,7 @@ impl CpuSheaves {
         pair.sheaves().any(|sheaf| sheaf.iter().any(|object| test(SlabObject::of(object.address()).owner_id())))
             || pair.on_stack.as_ref().is_some_and(|on_stack| {
                 let top = cache.stacks().top(cpu).load(Ordering::Relaxed);
-                let mut objects = on_stack.words(top).filter_map(SlabObject::alleged);
-                objects.any(|object| test(object.owner_id()))
+                on_stack.words(top).filter_map(SlabObject::alleged_owner).any(test)
             })
     }
 

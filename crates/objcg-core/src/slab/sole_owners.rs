@@ -4,10 +4,13 @@
 //! few lines that are always at hand, and the slab needs no vector itself. Words are written once, before anybody sees them: a
 //! vessel's id has the same vector for ever, whichever group has the id.
 
+#![expect(unsafe_code, reason = "reads a word through an address that may be of a vector that is gone")]
+
 use super::obj_exts::{MAX_OBJECTS, OwnerVector};
 use crate::hooks;
 use crate::memcg::ROOT_VESSEL;
-use crate::sync::{AtomicU32, Ordering};
+use crate::page_alloc;
+use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 
 /// Vessels that can have a vector; an id's is the one of its number modulo this, if no other id came first.
 const NR_VECTORS: usize = 256;
@@ -64,6 +67,27 @@ impl OwnerVector {
     }
 }
 
+impl OwnerVector {
+    /// An object's word in the vector of a slab that may be gone, or another cache's by now: then it is anything, or `None`.
+    pub(super) fn peek(slot: &AtomicPtr<AtomicU32>, obj_idx: u32) -> Option<u32> {
+        let word = slot.load(Ordering::Acquire).wrapping_add(obj_idx as usize);
+        if page_alloc::lookup_at(word as usize).is_none() && !is_shared(word) {
+            return None;
+        }
+        // SAFETY: the word is in the region, of which nothing is unmapped, or in a static; vectors are aligned, and so are words that
+        // are a whole number of them away.
+        let word = unsafe { AtomicU32::from_ptr(word.cast()) };
+        Some(word.load(Ordering::Relaxed))
+    }
+}
+
+/// Whether a word is of a vector that slabs share.
+fn is_shared(word: *const AtomicU32) -> bool {
+    let last = const { NR_VECTORS - 1 };
+    NOBODYS.as_ptr_range().contains(&word)
+        || (VECTORS[0].0.as_ptr()..VECTORS[last].0.as_ptr_range().end).contains(&word)
+}
+
 /// Bytes of the groups' vectors.
 pub(crate) fn nr_bytes() -> u64 {
     let nr_made = OWNERS.iter().filter(|owner| owner.load(Ordering::Relaxed) != 0).count();
@@ -83,11 +107,13 @@ fn make(nth: usize, owner: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(unsafe_code, reason = "looks at all words of a vector")]
+    use core::ptr;
 
-    use super::{NR_VECTORS, NR_WORDS, OwnerVector, make, nr_bytes};
+    use super::{NOBODYS, NR_VECTORS, NR_WORDS, OwnerVector, VECTORS, make, nr_bytes};
+    use crate::hooks::leads_to;
     use crate::memcg::ROOT_VESSEL;
-    use crate::sync::Ordering;
+    use crate::slab::meta;
+    use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 
     #[test]
     fn nobodys_vector_is_the_roots() {
@@ -112,5 +138,22 @@ mod tests {
         assert!(words.iter().all(|word| word.load(Ordering::Relaxed) == owner));
         assert!(OwnerVector::of_sole(owner, NR_WORDS as u32 + 1).is_none(), "too short");
         assert!(OwnerVector::of_sole(owner + NR_VECTORS as u32, 10).is_none(), "another's place");
+    }
+    #[test]
+    fn a_vector_that_is_gone_gives_any_number_or_none() {
+        let peek = |first: *const AtomicU32, obj_idx| OwnerVector::peek(&AtomicPtr::new(first.cast_mut()), obj_idx);
+        let (nobodys, last) = (NOBODYS.as_ptr_range(), VECTORS[NR_VECTORS - 1].0.as_ptr_range());
+        assert_eq!(peek(nobodys.start, NOBODYS.len() as u32 - 1), Some(ROOT_VESSEL));
+        assert!(peek(last.start, NR_WORDS as u32 - 1).is_some());
+        assert_eq!(peek(last.end, 0), None);
+        // A page's descriptors that were released are all zero.
+        assert_eq!(peek(ptr::null(), 0), None);
+        assert_eq!(peek(ptr::null(), 1 << 20), None);
+        let memory = meta::alloc(64).expect("memory");
+        assert_eq!(peek(memory.as_ptr().cast(), 15), Some(0));
+        // SAFETY: it is this test's alone.
+        unsafe { meta::free(memory, 64) };
+        assert!(peek(memory.as_ptr().cast(), 15).is_some(), "what is there now");
+        assert!(!leads_to(u32::MAX, 0) && !leads_to(1 << 24, 0), "nobody's number");
     }
 }
