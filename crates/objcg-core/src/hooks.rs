@@ -4,7 +4,8 @@
 //! its sheaf *with its charge*: freeing it changes nothing, and if the same group takes it next, nothing changes either. Only
 //! when an object goes from one group to another ([`change_owner`]), or from a sheaf back into its slab ([`discharge`]), are
 //! bytes moved: given back to the owner's stock, taken from the stock of the group that gets it. The charge is there before the
-//! object is handed out; each failure takes back what was done before it. Outside every group all of this is one compare.
+//! object is handed out; each failure takes back what was done before it. Outside every group all of this is one compare,
+//! but for an object that was another's, or comes from a slab that was one group's alone.
 //!
 //! Per-CPU memory is charged like pages: ahead, at its size on all CPUs plus an owner slot.
 
@@ -50,12 +51,13 @@ pub(crate) struct Purse {
     price: u64,
     nr_bytes: u64,
     went_up: bool,
+    has_paid: bool,
 }
 
 impl Purse {
     /// An empty one of a group, which can be filled for `nr_objects` of that price.
     pub(crate) fn of(group: u32, nr_objects: u32, price: u64) -> Purse {
-        Purse { group, nr_objects, price, nr_bytes: 0, went_up: false }
+        Purse { group, nr_objects, price, nr_bytes: 0, went_up: false, has_paid: false }
     }
 
     /// One that stays empty.
@@ -68,7 +70,7 @@ impl Purse {
         self.group
     }
 
-    /// Fills it, once, if no limit is near: takes no lock, and nobody is asked for room. No point of [`faults`]: what it does not pay
+    /// Fills it, once, if no limit is near: nobody is asked for room. Not with slab lists held. No point of [`faults`]: what it does not pay
     /// for is charged when it is handed out.
     pub(crate) fn fill(&mut self) {
         let nr_objects = mem::take(&mut self.nr_objects);
@@ -87,6 +89,7 @@ impl Purse {
     pub(crate) fn pay(&mut self, nr_objects: u32) -> u32 {
         let nr_paid = self.nr_bytes.checked_div(self.price).unwrap_or(0).min(u64::from(nr_objects));
         self.nr_bytes -= nr_paid * self.price;
+        self.has_paid |= nr_paid > 0;
         nr_paid as u32
     }
 
@@ -98,7 +101,13 @@ impl Purse {
 
 impl Drop for Purse {
     fn drop(&mut self) {
-        if self.nr_bytes > 0 {
+        if self.nr_bytes == 0 {
+            return;
+        }
+        if self.went_up && !self.has_paid {
+            // Nothing is handed out that would count it in the peak: what comes out of the stock later must have been.
+            memcg::uncharge_past_stocks(self.group, self.nr_bytes);
+        } else {
             memcg::uncharge_object(self.group, self.nr_bytes);
         }
     }

@@ -44,6 +44,7 @@ use node::node;
 
 pub(crate) use charge::{
     OnLimit, charge_ahead, charge_object, charge_refill, charged, note_peak, set_discharge, uncharge_object,
+    uncharge_past_stocks,
 };
 pub use charge::{Watcher, watch};
 pub(crate) use current::current;

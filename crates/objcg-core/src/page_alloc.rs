@@ -1,8 +1,8 @@
 //! Pages: runs of 4 KiB pages from the region, given back to the operating system with hysteresis.
 //!
 //! Key types: [`Lookup`] and [`Page`] (the descriptor), [`Run`] (an owned run, move-only), [`RunHeap`]. Below: `os`. Above: slabs, large
-//! objects, the engine's own tables. One lock, the *page lock*, guards the free runs and the shape of all runs; it is the
-//! innermost of the engine's locks.
+//! objects, the engine's own tables. One lock, the *page lock*, guards the free runs and the shape of all runs; under it none
+//! of the locks of slabs or groups is taken.
 //!
 //! **Hysteresis.** Freed runs stay resident (dirty) up to a bound: 1.5 MiB plus 1/16 of the pages in use. Past it the
 //! longest runs are released until half the bound is left, so a loop that sits on the bound does not fault its pages in

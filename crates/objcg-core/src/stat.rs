@@ -228,7 +228,8 @@ pub fn heap() -> HeapStat {
     heap
 }
 
-/// Bytes of owner vectors that slabs share: a kilobyte for each vessel that ever was a large group's.
+/// Bytes of owner vectors that slabs share: a kilobyte for each vessel that has one, which are those of groups that were large when they
+/// needed it.
 #[must_use]
 pub fn shared_owner_bytes() -> u64 {
     slab::shared_owner_bytes()

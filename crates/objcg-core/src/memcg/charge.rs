@@ -2,8 +2,9 @@
 //!
 //! A *charge* takes bytes from this CPU's stock; on a miss a batch is charged at the group and every ancestor, or, if
 //! that is refused, the exact amount. If that is refused too, the ladder of `charge_below`: drain, reclaim, the policy. A
-//! *credit* is the way back: into the stock, and what the stock does not keep goes down the tree again. Callers hold no
-//! lock of the slab side; a charge may run shrinkers, which are the program's.
+//! *credit* is the way back: into the stock, and what the stock does not keep goes down the tree again. Who charges holds no
+//! lock of the slab side, since a charge may run shrinkers, which are the program's; [`charge_refill`], which does not, is called with a
+//! CPU's slot held.
 
 #![expect(unsafe_code, reason = "a pointer to what lasts for ever, in an atomic")]
 
@@ -118,6 +119,11 @@ pub(crate) fn uncharge_object(owner: u32, nr_bytes: u64) {
     }
 }
 
+/// Takes bytes back from their owner, up the tree at once.
+pub(crate) fn uncharge_past_stocks(owner: u32, nr_bytes: u64) {
+    give_back(Owed { vessel: owner, nr_bytes });
+}
+
 /// Takes back bytes that were charged to `vessel` and are still counted there.
 #[inline(always)]
 pub(crate) fn credit(vessel: u32, nr_bytes: u64) {
@@ -198,8 +204,8 @@ pub(crate) fn charged(vessel: u32) -> u64 {
 }
 
 /// Charges objects that are about to be taken for a vessel, as far as no limit is near: out of this CPU's stock, or up the tree, and
-/// then a batch if that is more. Returns the bytes that were charged: none, or at least the price of an object. Takes no lock and asks
-/// nobody; [`note_peak`] is owed if it `went_up`.
+/// then a batch if that is more. Returns the bytes that were charged: none, or at least the price of an object. Asks nobody, and takes no lock
+/// but those below a CPU's slot; [`note_peak`] is owed if it `went_up`.
 pub(crate) fn charge_refill(vessel: u32, nr_bytes: u64, price: u64, went_up: &mut bool) -> u64 {
     if take_stock(vessel, nr_bytes) {
         return nr_bytes;

@@ -67,10 +67,10 @@ pub(crate) struct Lookup {
     /// ⌈2^64 / size⌉ of a slab's objects, in each of its pages; 0 in all others. Set when all else is there, cleared before the
     /// pages are given back.
     pub(crate) reciprocal: AtomicU64,
-    /// A slab's cache, in each of its pages. Stays what it was when the slab is gone.
+    /// A slab's cache, in each of its pages. Stays what it was when the slab is gone, until the descriptors of free pages are released:
+    /// then it is null.
     pub(crate) cache: AtomicPtr<u8>,
-    /// A slab's owner vector. Installed in the head's once by compare-exchange, then copied to the other pages' by whoever wants to
-    /// use it; taken when the slab is destroyed.
+    /// A slab's owner vector, in each of its pages: one that slabs share, then perhaps its own. Written under the cache's lock.
     pub(crate) obj_exts: AtomicPtr<AtomicU32>,
     /// The lower half of the address of a slab's start, in each of its pages.
     pub(crate) start: AtomicU32,

@@ -185,7 +185,8 @@ impl Cache {
     #[inline(always)]
     fn of_slab_page(page: &Lookup) -> &'static Cache {
         let cache = page.cache.load(Ordering::Relaxed).cast_const().cast::<Cache>();
-        // SAFETY: a page that became a slab's has a pointer to a cache, and caches are never unmapped.
+        // SAFETY: the caller has seen that the page is a slab's, which stays meanwhile: it has a pointer to a cache, and caches are
+        // never unmapped.
         unsafe { &*cache }
     }
 

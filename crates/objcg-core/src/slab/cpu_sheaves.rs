@@ -132,7 +132,7 @@ impl Cache {
     fn alloc_slow(&'static self) -> Option<NonNull<u8>> {
         let (object, went_up) = loop {
             let Some(cpu) = cpu::this_cpu() else { return self.alloc_on(CpuId::current()) };
-            let Some(slot) = self.slot(cpu) else { break (self.take_one(), false) };
+            let Some(slot) = self.slot(cpu) else { break self.take_one_for(hooks::current()) };
             let mut pair = slot.0.lock();
             let Some(stacks) = self.usable_stacks() else { break pair.alloc(self) };
             if !pair.take_down(stacks, cpu) {
@@ -192,7 +192,7 @@ impl Cache {
     pub(crate) fn alloc_on(&'static self, cpu: CpuId) -> Option<NonNull<u8>> {
         let (object, went_up) = match self.slot(cpu) {
             Some(slot) => slot.0.lock().portably(|pair| pair.alloc(self)),
-            None => (self.take_one(), false),
+            None => self.take_one_for(hooks::current()),
         };
         Cache::hand_over_refilled(object, went_up)
     }
@@ -429,7 +429,11 @@ impl Pair {
             return self.main.as_mut().and_then(Sheaf::pop);
         }
         let empty = self.main.take().and_then(|empty| cache.resized(empty)).or_else(|| cache.new_sheaf());
-        let Some(empty) = empty else { return cache.take_one() };
+        let Some(empty) = empty else {
+            let taken;
+            (taken, *went_up) = cache.take_one_for(hooks::current());
+            return taken;
+        };
         let main = match cache.barn.trade_empty(empty) {
             Ok(traded) => {
                 cache.sheaf_size.note_trade();

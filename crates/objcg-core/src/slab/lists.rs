@@ -45,19 +45,34 @@ impl SlabLists {
                     None => break,
                 },
             };
-            let head = page(slab);
-            let base = page_alloc::address(slab);
-            let nr_free = head.nr_free().load(Ordering::Relaxed);
-            let wanted = nr_free.min(want - nr_taken);
-            let Some((nr_objects, owner)) = cache.offer(&Run::of_head(slab), wanted, purse) else { break };
-            nr_taken += free_bits::take(head, cache.nr_objects(), nr_objects, |obj_idx| {
-                // SAFETY: objects of a slab lie inside its run.
-                let address = unsafe { base.add(obj_idx as usize * cache.size()) };
-                found(FreeObject::of_slab(address, owner));
-            });
-            if nr_objects == nr_free {
-                self.partial.remove(slab);
+            match self.take_from(slab, cache, want - nr_taken, purse, found) {
+                0 => break,
+                nr_more => nr_taken += nr_more,
             }
+        }
+        nr_taken
+    }
+
+    /// The same from one partial slab; none without memory for the owner vector that this needs.
+    fn take_from(
+        &mut self,
+        slab: PageIdx,
+        cache: &Cache,
+        want: u32,
+        purse: &mut Purse,
+        found: &mut impl FnMut(FreeObject),
+    ) -> u32 {
+        let head = page(slab);
+        let base = page_alloc::address(slab);
+        let nr_free = head.nr_free().load(Ordering::Relaxed);
+        let Some((nr_objects, owner)) = cache.offer(&Run::of_head(slab), nr_free.min(want), purse) else { return 0 };
+        let nr_taken = free_bits::take(head, cache.nr_objects(), nr_objects, |obj_idx| {
+            // SAFETY: objects of a slab lie inside its run.
+            let address = unsafe { base.add(obj_idx as usize * cache.size()) };
+            found(FreeObject::of_slab(address, owner));
+        });
+        if nr_objects == nr_free {
+            self.partial.remove(slab);
         }
         nr_taken
     }
@@ -93,28 +108,47 @@ impl SlabLists {
 
 impl Cache {
     /// Takes up to `want` objects (at least 1) from the slabs, making a new slab if there is no free object; returns how
-    /// many were found: 0 only without memory. Some may have been paid out of the purse.
+    /// many were found: 0 only without memory for a slab, or for the owner vector that free places of others' slabs need. Some may have been paid out of the purse.
     pub(super) fn take(&self, want: u32, purse: &mut Purse, mut found: impl FnMut(FreeObject)) -> u32 {
         let mut nr_taken = self.lists.lock().take(self, want, purse, &mut found);
         if nr_taken == 0 {
-            let Some(slab) = self.new_slab() else { return 0 };
-            // The slab can be its group's alone, if the group is large enough for that.
-            if OwnerVector::of_sole(purse.group(), self.nr_objects()).is_some() {
-                purse.fill();
-            }
-            let mut lists = self.lists.lock();
-            lists.partial.insert(slab);
-            nr_taken = lists.take(self, want, purse, &mut found);
+            nr_taken = match self.new_slab() {
+                Some(slab) => self.take_from_new(slab, want, purse, &mut found),
+                // What is left are slabs that are somebody's alone. Their owner gets objects of them if it pays.
+                None => {
+                    purse.fill();
+                    self.lists.lock().take(self, want, purse, &mut found)
+                }
+            };
         }
         self.counters.nr_taken.fetch_add(u64::from(nr_taken), Ordering::Relaxed);
         nr_taken
     }
 
-    /// Takes one object from the slabs.
+    fn take_from_new(&self, slab: PageIdx, want: u32, purse: &mut Purse, found: &mut impl FnMut(FreeObject)) -> u32 {
+        // It can be its group's alone, if the group is large enough for that.
+        if OwnerVector::of_sole(purse.group(), self.nr_objects()).is_some() {
+            purse.fill();
+        }
+        let mut lists = self.lists.lock();
+        lists.partial.insert(slab);
+        // From this one: of others nothing may be had without memory for an owner vector.
+        lists.take_from(slab, self, want, purse, found)
+    }
+
+    /// Takes one object from the slabs, for nobody.
     pub(super) fn take_one(&self) -> Option<FreeObject> {
         let mut object = None;
         self.take(1, &mut Purse::nobodys(), |found| object = Some(found));
         object
+    }
+
+    /// The same for a group, and whether it was charged up the tree for it: [`hooks::went_up`] is owed then.
+    pub(super) fn take_one_for(&self, group: u32) -> (Option<FreeObject>, bool) {
+        let mut object = None;
+        let mut purse = Purse::of(group, 1, self.price());
+        self.take(1, &mut purse, |found| object = Some(found));
+        (object, purse.went_up())
     }
 
     /// Puts a sheaf's objects back into their slabs; empty slabs beyond those kept go back to the page layer.
