@@ -4,8 +4,9 @@
 //! The drainer is held up by a signal whose handler sleeps, as a preemption would, at a moment at which it has looked an object up, if
 //! the round is lucky: a round takes milliseconds, and one in some hundred is.
 
+use std::hint;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,9 +19,13 @@ const SIZES: [usize; 7] = [9000, 10_000, 12_000, 14_000, 20_000, 24_000, 28_000]
 /// Of each size: more than stay dirty.
 const NR_EACH: usize = 25;
 const HELD_UP: Duration = Duration::from_millis(3);
+/// Steps of the wait before the signal: some microseconds.
+const NR_MOMENTS: u32 = 1000;
 const DURATION: Duration = Duration::from_secs(5);
 
-static IS_HELD_UP: AtomicBool = AtomicBool::new(false);
+/// How often the drainer has come into the handler, and out of it.
+static NR_ENTERED: AtomicU32 = AtomicU32::new(0);
+static NR_LEFT: AtomicU32 = AtomicU32::new(0);
 
 struct Batch(Vec<NonNull<u8>>);
 
@@ -40,9 +45,16 @@ impl Batch {
 }
 
 extern "C" fn hold_up(_signal: libc::c_int) {
+    NR_ENTERED.fetch_add(1, Ordering::Release);
     // SAFETY: may be called in a handler.
     unsafe { libc::usleep(HELD_UP.as_micros() as u32) };
-    IS_HELD_UP.store(false, Ordering::Release);
+    NR_LEFT.fetch_add(1, Ordering::Release);
+}
+
+fn wait_for(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        thread::yield_now();
+    }
 }
 
 fn run_on(cpu: usize) {
@@ -88,8 +100,9 @@ fn a_drain_survives_that_what_it_looks_at_goes() {
         scope.spawn(move || {
             run_on(0);
             let _inside = tenant.enter();
+            wait_for(|| drainer.load(Ordering::Acquire) != 0);
             let end = Instant::now() + DURATION;
-            for nth in 0.. {
+            for nth in 0_u32.. {
                 if Instant::now() > end {
                     break;
                 }
@@ -97,16 +110,14 @@ fn a_drain_survives_that_what_it_looks_at_goes() {
                 // One of each size lies on the stack, among neighbours in the middle.
                 let middle = NR_EACH / 2 * SIZES.len();
                 Batch(most.0.drain(middle..middle + SIZES.len()).collect()).give_back();
-                IS_HELD_UP.store(true, Ordering::Release);
-                thread::sleep(Duration::from_micros(nth % 50));
+                // At another moment of the drain each time.
+                (0..nth % NR_MOMENTS).for_each(|_| hint::spin_loop());
                 // SAFETY: the drainer lives until this thread says stop.
                 unsafe { libc::pthread_kill(drainer.load(Ordering::Acquire) as libc::pthread_t, libc::SIGUSR1) };
-                thread::sleep(Duration::from_micros(200));
+                wait_for(|| NR_ENTERED.load(Ordering::Acquire) > nth);
                 send.send([most, Batch::take(1)]).expect("somebody takes it");
                 is_done.recv().expect("it is given back");
-                while IS_HELD_UP.load(Ordering::Acquire) {
-                    thread::sleep(Duration::from_micros(100));
-                }
+                wait_for(|| NR_LEFT.load(Ordering::Acquire) > nth);
             }
             stop.store(true, Ordering::Relaxed);
         });
