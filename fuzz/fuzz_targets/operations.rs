@@ -126,8 +126,9 @@ impl Object {
         unsafe { kmalloc::usable_size(self.address) as u64 }
     }
 
+    /// By what it has, not by what was asked for: an object that shrinks stays where it is if a limit refuses a smaller one.
     fn is_in_slab(&self) -> bool {
-        self.nr_bytes <= MAX_SLAB_BYTES && self.align <= MAX_SLAB_ALIGN
+        self.usable() <= MAX_SLAB_BYTES as u64 && self.align <= MAX_SLAB_ALIGN
     }
 }
 
