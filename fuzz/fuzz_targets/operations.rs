@@ -271,6 +271,7 @@ impl Model {
         let inside = self.groups[current].memcg.as_ref().expect("alive").enter();
         let object = &mut self.objects[nth];
         object.check();
+        let had = object.usable() as usize;
         let moved = unsafe { kmalloc::realloc(object.address, nr_bytes, object.align) };
         drop(inside);
         let Some(moved) = moved else {
@@ -283,7 +284,7 @@ impl Model {
         }
         // A huge object that stays huge takes its pages and its owner along.
         let is_huge = |nr_bytes: usize| nr_bytes > MAX_RUN_BYTES;
-        let took_pages = is_huge(object.nr_bytes) && is_huge(nr_bytes) && object.align <= MAX_SLAB_ALIGN;
+        let took_pages = is_huge(had) && is_huge(nr_bytes) && object.align <= MAX_SLAB_ALIGN;
         if moved != object.address && !took_pages {
             object.owner = current;
         }
