@@ -430,9 +430,9 @@ impl Pair {
         }
         let empty = self.main.take().and_then(|empty| cache.resized(empty)).or_else(|| cache.new_sheaf());
         let Some(empty) = empty else {
-            let taken;
-            (taken, *went_up) = cache.take_one_for(hooks::current());
-            return taken;
+            let (object, is_charged) = cache.take_one_for(hooks::current());
+            *went_up = is_charged;
+            return object;
         };
         let main = match cache.barn.trade_empty(empty) {
             Ok(traded) => {

@@ -108,7 +108,8 @@ impl SlabLists {
 
 impl Cache {
     /// Takes up to `want` objects (at least 1) from the slabs, making a new slab if there is no free object; returns how
-    /// many were found: 0 only without memory for a slab, or for the owner vector that free places of others' slabs need. Some may have been paid out of the purse.
+    /// many were found: 0 only without memory for a slab, or for the owner vector that free places of others' slabs need. Some may have
+    /// been paid out of the purse.
     pub(super) fn take(&self, want: u32, purse: &mut Purse, mut found: impl FnMut(FreeObject)) -> u32 {
         let mut nr_taken = self.lists.lock().take(self, want, purse, &mut found);
         if nr_taken == 0 {

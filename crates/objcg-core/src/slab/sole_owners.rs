@@ -75,17 +75,14 @@ impl OwnerVector {
             return None;
         }
         // SAFETY: the word is in the region, of which nothing is unmapped, or in a static; vectors are aligned, and so are words that
-        // are a whole number of them away.
-        let word = unsafe { AtomicU32::from_ptr(word.cast()) };
-        Some(word.load(Ordering::Relaxed))
+        // are a whole number of them away. Volatile: who has the memory by now may be writing to it, and any value will do.
+        Some(unsafe { word.cast::<u32>().read_volatile() })
     }
 }
 
 /// Whether a word is of a vector that slabs share.
 fn is_shared(word: *const AtomicU32) -> bool {
-    let last = const { NR_VECTORS - 1 };
-    NOBODYS.as_ptr_range().contains(&word)
-        || (VECTORS[0].0.as_ptr()..VECTORS[last].0.as_ptr_range().end).contains(&word)
+    NOBODYS.as_ptr_range().contains(&word) || VECTORS.as_ptr_range().contains(&word.cast())
 }
 
 /// Bytes of the groups' vectors.
