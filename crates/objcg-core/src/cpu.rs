@@ -23,7 +23,7 @@ use crate::sync::{AtomicUsize, Ordering};
 
 pub(crate) use afar::take_top;
 pub(crate) use area::{CpuWords, NR_WORDS, Stacks, Words, drift, empty, fence, hold_for_fork, release_after_fork};
-pub(crate) use objcg_rseq::{END, NO_OBJECT};
+pub(crate) use objcg_rseq::{END, NO_OBJECT, THREAD_WORD_AT_FIRST};
 
 /// More CPUs than this share slots: ids fold onto the ones below.
 pub(crate) const MAX_CPUS: usize = 1024;
@@ -122,7 +122,7 @@ pub(crate) fn has_sections() -> bool {
     // Relaxed: every thread that finds it unknown comes to the same answer.
     match ANSWER.load(Ordering::Relaxed) {
         UNKNOWN => {
-            area::init();
+            area::init_sections_alone();
             let has_sections = objcg_rseq::registration() != objcg_rseq::Registration::Absent;
             ANSWER.store(if has_sections { YES } else { NO }, Ordering::Relaxed);
             has_sections
@@ -135,15 +135,15 @@ extern "C" fn unregister(_: *mut core::ffi::c_void) {
     objcg_rseq::unregister_thread();
 }
 
-/// This thread's word, 0 at first.
+/// This thread's word, [`THREAD_WORD_AT_FIRST`] at first.
 #[inline(always)]
-pub(crate) fn thread_word() -> u32 {
+pub(crate) fn thread_word() -> u64 {
     word::get()
 }
 
 /// Replaces this thread's word; returns the one before.
 #[inline(always)]
-pub(crate) fn replace_thread_word(word: u32) -> u32 {
+pub(crate) fn replace_thread_word(word: u64) -> u64 {
     word::replace(word)
 }
 
@@ -160,15 +160,19 @@ mod word {
     not(objcg_rseq_absent)
 )))]
 mod word {
+    use super::THREAD_WORD_AT_FIRST;
     use crate::os::ThreadWord;
 
+    /// How much more than the first one the word is.
     static WORD: ThreadWord = ThreadWord::new();
 
-    pub(super) fn get() -> u32 {
-        WORD.get()
+    pub(super) fn get() -> u64 {
+        THREAD_WORD_AT_FIRST.wrapping_add(u64::from(WORD.get()))
     }
 
-    pub(super) fn replace(word: u32) -> u32 {
-        WORD.replace(word)
+    pub(super) fn replace(word: u64) -> u64 {
+        // Less than 2^32 more.
+        let previous = WORD.replace(word.wrapping_sub(THREAD_WORD_AT_FIRST) as u32);
+        THREAD_WORD_AT_FIRST.wrapping_add(u64::from(previous))
     }
 }

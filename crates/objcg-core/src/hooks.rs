@@ -15,7 +15,7 @@ use crate::faults::{self, Site};
 use crate::memcg::{self, Memcg, OnLimit, ROOT_VESSEL};
 use crate::sync::{AtomicU32, Ordering};
 
-pub(crate) use crate::memcg::{Refused, current, leads_to, set_discharge};
+pub(crate) use crate::memcg::{Refused, UNCHARGED, current, current_mark, leads_to, set_discharge};
 
 /// Bytes of an object's owner slot.
 pub(crate) const OWNER_BYTES: usize = size_of::<u32>();

@@ -220,7 +220,7 @@ pub unsafe fn usable_size(address: NonNull<u8>) -> usize {
 
 fn size_of_found(found: &Found, address: NonNull<u8>) -> usize {
     match found {
-        Found::Slab(object) => object.cache.size(),
+        Found::Slab(object) => object.cache().size(),
         Found::Large(head) => large::nr_bytes(*head),
         Found::Huge => huge::nr_bytes(address),
     }
@@ -242,7 +242,7 @@ pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Op
         object.check_live();
     }
     let in_place = match &found {
-        Found::Slab(object) => fits_in_place(object.cache.size(), nr_bytes, align).then_some(address),
+        Found::Slab(object) => fits_in_place(object.cache().size(), nr_bytes, align).then_some(address),
         Found::Large(head) => large::resize(*head, nr_bytes).then_some(address),
         Found::Huge if align <= PAGE_SIZE => huge::resize(address, nr_bytes),
         Found::Huge => None,
@@ -274,8 +274,8 @@ pub unsafe fn realloc(address: NonNull<u8>, nr_bytes: usize, align: usize) -> Op
 pub unsafe fn adopt(address: NonNull<u8>, group: &Memcg) -> Result<(), AdoptError> {
     match find(address) {
         Found::Slab(object) => {
-            let owner = object.cache.owner_word(&object).ok_or(AdoptError::NoMemory)?;
-            hooks::move_owner(owner, group, object.cache.price()).map_err(AdoptError::Limit)
+            let owner = object.cache().owner_word(&object).ok_or(AdoptError::NoMemory)?;
+            hooks::move_owner(owner, group, object.cache().price()).map_err(AdoptError::Limit)
         }
         Found::Large(head) => {
             let price = large::nr_bytes(head) as u64;
@@ -320,7 +320,7 @@ fn find(address: NonNull<u8>) -> Found {
     if let Some(cache) = Cache::of_page(of) {
         die!("{address:p}: not the start of an object of {} bytes", cache.size());
     }
-    let head = page_alloc::head_of(addr, of);
+    let head = page_alloc::head_of(addr);
     match page(head).kind() {
         PageKind::Large if page_alloc::address(head) == address => Found::Large(head),
         kind => report_stranger(address, kind),

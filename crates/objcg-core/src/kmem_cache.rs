@@ -70,7 +70,7 @@ pub enum CreateCacheError {
     Align,
     /// The geometry has no object, no page, more than 128 pages, or objects that do not fit its pages.
     Geometry,
-    /// The process is out of memory.
+    /// The process is out of memory, or has some 65,000 caches already, of which each page of a slab has the number in 16 bits.
     NoMemory,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for CreateCacheError {
             CreateCacheError::Size => "the size of an object must be from 8 bytes to 32 KiB",
             CreateCacheError::Align => "the alignment must be a power of two from 8 to 4096",
             CreateCacheError::Geometry => "the objects do not fit a slab of at most 128 pages",
-            CreateCacheError::NoMemory => "the process is out of memory",
+            CreateCacheError::NoMemory => "the process is out of memory, or has 65,000 caches",
         })
     }
 }
@@ -167,7 +167,7 @@ impl KmemCache {
         let Some(found) = SlabObject::find(object) else {
             die!("{object:p}: freed to a cache, but no object starts there");
         };
-        if !core::ptr::eq(found.cache, self.cache()) {
+        if !core::ptr::eq(found.cache(), self.cache()) {
             die!("{object:p}: freed to another cache than its own");
         }
         found

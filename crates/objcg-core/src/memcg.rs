@@ -47,8 +47,8 @@ pub(crate) use charge::{
     uncharge_past_stocks,
 };
 pub use charge::{Watcher, watch};
-pub(crate) use current::current;
 pub use current::{EnteredOwned, move_into, moved_into};
+pub(crate) use current::{UNCHARGED, current, current_mark};
 pub use event_fd::EventFd;
 pub use events::Events;
 pub(crate) use external::for_each_external;

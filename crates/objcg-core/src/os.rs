@@ -165,6 +165,23 @@ pub(crate) fn nr_possible_cpus() -> usize {
     })
 }
 
+/// How many numbers the kernel may give to CPUs, from 0 on; at least as many as there are CPUs. `None` if there is nothing to tell by.
+pub(crate) fn nr_cpu_numbers() -> Option<usize> {
+    keeping_errno(|| read_possible_cpus().or_else(nr_bits_of_affinity))
+}
+
+/// The bits that the kernel has for a set of CPUs: where there is no `/sys`, a bound that is not far off, but for kernels built for
+/// thousands of CPUs.
+fn nr_bits_of_affinity() -> Option<usize> {
+    let mut set = [0u8; MOST_CPU_BITS / 8];
+    // SAFETY: `set` is a valid buffer of the length that is passed; the kernel writes its set of CPUs there.
+    let nr_bytes = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, set.len(), set.as_mut_ptr()) };
+    usize::try_from(nr_bytes).ok().filter(|nr_bytes| *nr_bytes > 0).map(|nr_bytes| nr_bytes * 8)
+}
+
+/// As many are taken for a bound.
+const MOST_CPU_BITS: usize = 1024;
+
 fn read_possible_cpus() -> Option<usize> {
     let path = c"/sys/devices/system/cpu/possible";
     let mut text = [0u8; 256];

@@ -20,9 +20,9 @@ use crate::report::die;
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
 
 pub(crate) use heap::RunHeap;
-pub(crate) use page::{Lookup, Page, PageIdx, PageKind};
+pub(crate) use page::{Lookup, Page, PageIdx, PageKind, SlabShape};
 use region::Reservation;
-pub(crate) use region::{address, end, lookup, lookup_at, page};
+pub(crate) use region::{address, end, idx_of, lookup, lookup_at, page};
 use runs::FreeRuns;
 
 const DIRTY_BASE_PAGES: usize = (3 << 19) / PAGE_SIZE;
@@ -301,9 +301,8 @@ impl PageAlloc {
 fn mark_used(run: PageIdx, nr_pages: u32, kind: PageKind) {
     let last = run.add(nr_pages - 1);
     page(last).set_kind(PageKind::Tail);
-    lookup(last).set_head(run);
+    page(last).set_head(run);
     page(run).set_kind(kind);
-    lookup(run).set_head(run);
     page(run).set_nr_pages(nr_pages);
 }
 
@@ -312,7 +311,7 @@ pub(crate) fn mark_tails(run: &Run) {
     for offset in 1..run.nr_pages {
         let tail = run.head.add(offset);
         page(tail).set_kind(PageKind::Tail);
-        lookup(tail).set_head(run.head);
+        page(tail).set_head(run.head);
     }
 }
 
@@ -375,9 +374,13 @@ fn release_memory(run: PageIdx, nr_pages: u32) -> bool {
     region::release(run, nr_pages)
 }
 
-/// The head of the run that a page is in. Aborts when the page, that of `addr`, is not in any run that was handed out.
-pub(crate) fn head_of(addr: usize, of: &Lookup) -> PageIdx {
-    let head = of.head();
+/// The head of the run that an address in the committed region is in. Aborts when that is not in any run.
+pub(crate) fn head_of(addr: usize) -> PageIdx {
+    let idx = idx_of(addr);
+    let head = match page(idx).kind() {
+        PageKind::Tail | PageKind::Free | PageKind::Releasing => page(idx).head(),
+        _ => idx,
+    };
     let run = page(head);
     let past_start = addr.wrapping_sub(address(head).as_ptr() as usize);
     if past_start >= run.nr_pages() as usize * PAGE_SIZE {

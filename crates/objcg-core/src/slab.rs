@@ -37,6 +37,7 @@ mod sole_owners;
 
 use core::ptr::NonNull;
 
+use crate::cpu::Stacks;
 use crate::page_alloc::{self, Lookup, Page, PageIdx};
 use crate::report::die;
 use crate::size_class::{NR_CLASSES, SizeClass};
@@ -75,7 +76,6 @@ pub(crate) fn typed_caches() -> impl DoubleEndedIterator<Item = &'static Cache> 
 #[derive(Clone, Copy)]
 pub(crate) struct SlabObject {
     pub(crate) address: NonNull<u8>,
-    pub(crate) cache: &'static Cache,
     /// What the page that the object starts in leads to.
     page: &'static Lookup,
     obj_idx: u32,
@@ -91,8 +91,8 @@ impl SlabObject {
     /// The same, for an address in this page.
     #[inline(always)]
     pub(crate) fn in_page(address: NonNull<u8>, page: &'static Lookup) -> Option<SlabObject> {
-        let (cache, obj_idx) = Cache::object_in(page, SlabObject::offset_in(page, address.as_ptr() as usize))?;
-        Some(SlabObject { address, cache, page, obj_idx })
+        let obj_idx = Cache::object_in(page, address.as_ptr() as usize)?;
+        Some(SlabObject { address, page, obj_idx })
     }
 
     /// Looks up an object that the engine itself handed out or holds.
@@ -107,20 +107,27 @@ impl SlabObject {
     /// its slab may be gone, and its pages' descriptors be released or another slab's.
     fn alleged_owner(addr: usize) -> Option<u32> {
         let page = page_alloc::lookup_at(addr)?;
-        let obj_idx = Cache::number_in(page, SlabObject::offset_in(page, addr))?;
+        let obj_idx = Cache::object_in(page, addr)?;
         OwnerVector::peek(&page.obj_exts, obj_idx)
     }
 
-    /// How far an address is from the start of the slab that a page is of.
+    /// The cache of its slab.
+    #[inline]
+    pub(crate) fn cache(&self) -> &'static Cache {
+        Cache::of_number(self.page.shape().cache())
+    }
+
+    /// The CPUs' stacks of its cache.
     #[inline(always)]
-    fn offset_in(page: &Lookup, addr: usize) -> u32 {
-        // Slabs are smaller than 4 GiB: the lower halves tell.
-        (addr as u32).wrapping_sub(page.start.load(Ordering::Relaxed))
+    fn stacks(&self) -> Stacks {
+        // Relaxed: as in `Cache::stacks`.
+        Stacks::from_ptr(self.page.stacks.load(Ordering::Relaxed))
     }
 
     /// The first page of the object's slab.
     fn slab(&self) -> PageIdx {
-        self.page.head()
+        let addr = self.address.addr().get();
+        page_alloc::idx_of(addr - self.page.shape().offset(addr) as usize)
     }
 
     /// The slab's owner vector, as the object's page knows it.

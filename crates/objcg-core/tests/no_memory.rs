@@ -41,7 +41,8 @@ fn i8_a_group_that_is_not_made_leaves_no_slot_and_no_name() {
     let root = Memcg::root();
     drop(root.charge_external(1).expect("memory"));
     let chunk = kmalloc::alloc(CHUNK_BYTES, 8).expect("memory");
-    let mut held = Vec::new();
+    // And the per-CPU area is there, without which there is no slab.
+    let mut held = vec![kmalloc::alloc(8, 8).expect("memory")];
     fail_often(Site::Os, MILLION, 0);
     use_up(&mut held);
     // No room for long names; then room for them, and none for the index.

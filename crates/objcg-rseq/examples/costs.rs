@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use objcg_rseq::{END, PerCpu, Registration, Stack, TaggedWord};
+use objcg_rseq::{END, PerCpu, Registration, Stack, Stopper, TaggedWord};
 
 const SHIFT: u32 = 12;
 const NR_SAMPLES: usize = 51;
@@ -29,6 +29,11 @@ struct Part {
 
 static OBJECT: u64 = 0;
 
+/// Parts of threads that are not registered, before those of the CPUs.
+const NR_UNREGISTERED: usize = 2;
+
+static STOPPER: Stopper = Stopper::new();
+
 const _: () = assert!(size_of::<Part>() == 1 << SHIFT);
 
 fn main() {
@@ -44,7 +49,7 @@ fn main() {
 }
 
 fn area(nr_cpus: u32) -> *mut Part {
-    let parts = (0..nr_cpus).map(|_| Part {
+    let parts = (0..NR_UNREGISTERED + nr_cpus as usize).map(|_| Part {
         stack: ptr::null_mut(),
         counter: 0,
         word: TaggedWord { word: 7 << 32, limit: u32::MAX },
@@ -53,6 +58,10 @@ fn area(nr_cpus: u32) -> *mut Part {
         places: [0; 10],
     });
     let parts = Box::leak(parts.collect());
+    let (unregistered, parts) = parts.split_at_mut(NR_UNREGISTERED);
+    for part in unregistered {
+        part.stack = ptr::with_exposed_provenance_mut(STOPPER.top());
+    }
     for part in parts.iter_mut() {
         part.places[0] = END;
         part.places[9] = END;

@@ -36,15 +36,16 @@ global_asm!(
     ".size objcg_rseq_area, 64",
     "objcg_rseq_area:",
     ".word 0, -1, 0, 0, 0, 0, 0, 0",
-    ".xword 0, 0, 0, 0",
+    ".xword {word}, 0, 0, 0",
     ".popsection",
+    word = const crate::THREAD_WORD_AT_FIRST,
 );
 
 /// The abort handler lies in another part of the same section: a branch across sections could go through a veneer of the
 /// linker, which is free to use registers.
 ///
-/// Zeroes a register, or nothing; then goes to the second argument if `init` was not called.
-macro_rules! begin {
+/// Zeroes a register, or nothing; goes to the second argument if `init` was not called; then arms. What comes next is the start.
+macro_rules! arm {
     ($zero:literal, $out:literal) => {
         concat!(
             ".pushsection __rseq_cs, \"aw\"\n",
@@ -71,8 +72,22 @@ macro_rules! begin {
             "adrp {at}, 99b\n",
             "add {at}, {at}, :lo12:99b\n",
             "str {at}, [{area}, #8]\n",
-            "2: ldr {at:w}, [{area}, #4]\n",
         )
+    };
+}
+
+/// The same, and starts.
+macro_rules! begin {
+    ($zero:literal, $out:literal) => {
+        concat!(arm!($zero, $out), "2: ldr {at:w}, [{area}, #4]\n")
+    };
+}
+
+/// Arms and starts, or goes to the argument; then `{at}` is this CPU's stack, or that of the threads that are not registered, whose
+/// CPU is a negative number. What is on it is read by its address, and so not before the address.
+macro_rules! begin_on_stack {
+    ($out:literal) => {
+        concat!(arm!("", $out), "2: ldrsw {at}, [{area}, #4]\nadd {at}, {stack}, {at}, lsl #{shift}\n")
     };
 }
 
@@ -128,9 +143,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!("", "8f"),
-            check!("8f"),
-            "add {at}, {stack}, {at}, lsl #{shift}",
+            begin_on_stack!("8f"),
             "ldr {top}, [{at}]",
             "ldr {object}, [{top}], #-8",
             "cmp {object}, #{end}",
@@ -146,7 +159,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
             ".previous",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object,
             stack = in(reg) stack, end = const crate::END, shift = const SHIFT, no_object = sym crate::NO_OBJECT,
-            read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
+            read_mostly = sym READ_MOSTLY, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -158,9 +171,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8) 
     // SAFETY: the caller's areas are valid; the place above the top is nobody's until the commit.
     unsafe {
         asm!(
-            begin!("", "{give_up}"),
-            check!("{give_up}"),
-            "add {at}, {stack}, {at}, lsl #{shift}",
+            begin_on_stack!("{give_up}"),
             "ldr {top}, [{at}]",
             "ldr {word}, [{top}, #8]",
             "cmp {word}, #{end}",
@@ -174,8 +185,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8) 
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, word = out(reg) _,
             stack = in(reg) stack, object = in(reg) object, end = const crate::END,
-            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET,
-            delay = sym DELAY, aborts = sym ABORTS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return false },
             options(nostack),
         );
@@ -431,6 +441,34 @@ pub(crate) unsafe fn thread_load<const DISPLACEMENT: usize>(offset: isize) -> u3
             const DISPLACEMENT, options(pure, readonly, nostack, preserves_flags));
     }
     value
+}
+
+/// Reads the 64-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.
+///
+/// # Safety
+/// As for [`thread_load`].
+#[inline(always)]
+pub(crate) unsafe fn thread_load_word<const DISPLACEMENT: usize>(offset: isize) -> u64 {
+    let value;
+    // SAFETY: the caller vouches for the place.
+    unsafe {
+        asm!("mrs {0}, tpidr_el0", "add {0}, {0}, {1}", "ldr {0}, [{0}, #{2}]", out(reg) value, in(reg) offset,
+            const DISPLACEMENT, options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Writes the 64-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.
+///
+/// # Safety
+/// As for [`thread_load`].
+#[inline(always)]
+pub(crate) unsafe fn thread_store_word<const DISPLACEMENT: usize>(offset: isize, value: u64) {
+    // SAFETY: the caller vouches for the place.
+    unsafe {
+        asm!("mrs {0}, tpidr_el0", "add {0}, {0}, {1}", "str {3}, [{0}, #{2}]", out(reg) _, in(reg) offset,
+            const DISPLACEMENT, in(reg) value, options(nostack, preserves_flags));
+    }
 }
 
 /// Writes the 32-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.

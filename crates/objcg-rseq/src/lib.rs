@@ -53,7 +53,9 @@
 //! glibc, `GLIBC_TUNABLES=glibc.pthread.rseq=0`), [`init`] chooses an area of our own in static thread-local storage, and each
 //! thread registers it by [`register_thread`]; it must call [`unregister_thread`] before its thread-local memory goes. On
 //! other systems and architectures, and in threads that are not registered, every section gives up (`None`, `false`): there is
-//! always another way needed beside it. Sections give up as well on a CPU whose number is not below the `nr_cpus` of [`init`].
+//! always another way needed beside it. Sections give up as well on a CPU whose number is not below the `nr_cpus` of [`init`]. All but
+//! [`pop`] and [`push`], the shortest ones, which compare no number: they find a stack for each CPU of the machine, and the
+//! [`Stopper`] in two parts before CPU 0's, which the numbers of threads without registration lead to.
 //!
 //! # Rules for users
 //!
@@ -148,6 +150,11 @@ pub use sections::{nr_aborts, set_delay};
     all(target_os = "linux", target_arch = "aarch64", target_endian = "little", not(objcg_rseq_absent))
 ))]
 pub use thread_word::{replace_thread_word, thread_word};
+
+/// What a thread's word is at first: no address, no small number, and far from what a program would have in memory by chance; so
+/// this and what is added to it can mark something as the thread's, and be compared without a decoding. The negative of 31 bits: an
+/// operand of instructions.
+pub const THREAD_WORD_AT_FIRST: u64 = (-0x5a5b_0000_i64).cast_unsigned();
 
 /// Whether `thread_word` and `replace_thread_word` exist: on Linux on x86-64 and little-endian aarch64. Elsewhere static
 /// thread-local storage cannot be had without libc or a nightly compiler, so a user brings a word of its own.

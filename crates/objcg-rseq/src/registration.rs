@@ -13,7 +13,7 @@ const AREA_BYTES: usize = 32;
 const CPU_ID_OFFSET: usize = 4;
 const RSEQ_CS_OFFSET: usize = 8;
 /// Bytes from our own area to a word behind it: not 0 in a thread that shall not be registered any more.
-const GIVEN_UP_OFFSET: usize = 36;
+const GIVEN_UP_OFFSET: usize = 40;
 
 const MEMBARRIER_PRIVATE_EXPEDITED_RSEQ: usize = 1 << 7;
 const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_RSEQ: usize = 1 << 8;
@@ -38,14 +38,14 @@ const ABSENT: u8 = 3;
 static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Finds out who registers threads, and lets sections run on CPUs below `nr_cpus`: every per-CPU area must be ready. No section
-/// may be called before this has returned.
+/// may be called before this has returned. With 0 there shall be none: registration is absent then.
 ///
 /// To be called by one thread at a time; once it has returned, later calls only say what was found. Sections in a process
 /// whose kernel has no fence for them would be of use only to those who never need another CPU's data, so there they stay
 /// absent.
 pub fn init(nr_cpus: u32) -> Registration {
     if STATE.load(Ordering::Acquire) == UNKNOWN {
-        let state = find();
+        let state = find(nr_cpus);
         if state != ABSENT {
             READ_MOSTLY.nr_cpus.store(nr_cpus, Ordering::Release);
         }
@@ -64,9 +64,12 @@ pub fn registration() -> Registration {
     }
 }
 
-fn find() -> u8 {
+fn find(nr_cpus: u32) -> u8 {
     // Whatever comes of it: a thread that is not registered arms its own area, and finds no CPU there.
     read_mostly::set_offset(arch::own_offset());
+    if nr_cpus == 0 {
+        return ABSENT;
+    }
     // SAFETY: registers an intent of this process; no memory is passed.
     let fence = unsafe { arch::syscall(arch::SYS_MEMBARRIER, [MEMBARRIER_REGISTER_PRIVATE_EXPEDITED_RSEQ, 0, 0, 0]) };
     if fence != 0 {

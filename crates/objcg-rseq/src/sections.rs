@@ -106,13 +106,22 @@ impl<T, const SHIFT: u32> PerCpu<T, SHIFT> {
     pub fn of_cpu(self, cpu: u32) -> *mut T {
         self.0.wrapping_byte_add((cpu as usize) << SHIFT)
     }
+
+    /// The addresses in the two parts before CPU 0's: [`pop`] and [`push`] of a thread that is not registered go there, for
+    /// the kernel's number of its CPU is -1, or -2 if the registration failed.
+    #[inline]
+    #[must_use]
+    pub fn of_unregistered(self) -> [*mut T; 2] {
+        [1, 2].map(|back: usize| self.0.wrapping_byte_sub(back << SHIFT))
+    }
 }
 
 /// Takes the top object of this CPU's stack. `None` if it is empty, or if the thread is not registered.
 ///
 /// # Safety
-/// [`init`](crate::init) has returned. The area has a valid [`Stack`] for each CPU below its `nr_cpus`, changed only as the
-/// crate's rules allow.
+/// [`init`](crate::init) has returned. The area has a valid [`Stack`] for each CPU that the machine may have, whatever the `nr_cpus` of
+/// `init`, and a [`Stopper`]'s top at each address of [`PerCpu::of_unregistered`]: not even the CPU's number is compared.
+/// Stacks change only as the crate's rules allow.
 #[inline(always)]
 pub unsafe fn pop<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>) -> Option<NonNull<u8>> {
     // SAFETY: the caller's promise.
@@ -148,7 +157,8 @@ pub unsafe fn push<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, object: NonNul
 /// Returns how many.
 ///
 /// # Safety
-/// As for [`pop`].
+/// [`init`](crate::init) has returned. The area has a valid [`Stack`] for each CPU below its `nr_cpus`, changed only as the
+/// crate's rules allow.
 #[inline]
 pub unsafe fn pop_many<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, room: &mut [MaybeUninit<NonNull<u8>>]) -> usize {
     // SAFETY: the caller's promise; the buffer has that many places.
@@ -159,7 +169,7 @@ pub unsafe fn pop_many<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, room: &mut
 /// how many.
 ///
 /// # Safety
-/// As for [`pop`].
+/// As for [`pop_many`].
 #[inline]
 pub unsafe fn push_many<const SHIFT: u32>(stack: PerCpu<Stack, SHIFT>, objects: &[NonNull<u8>]) -> usize {
     // SAFETY: the caller's promise; the buffer has that many objects.

@@ -1,5 +1,5 @@
-//! A 32-bit word of each thread, 0 at first, in static thread-local storage: one load to find it, no destructor, good before
-//! `main` and after the other thread-locals are gone, in an executable and in a library alike.
+//! A 64-bit word of each thread in static thread-local storage: one load to find it, no destructor, good before `main` and after the
+//! other thread-locals are gone, in an executable and in a library alike.
 
 #![expect(unsafe_code, reason = "a word at an offset from the thread pointer")]
 
@@ -11,16 +11,16 @@ const WORD_OFFSET: usize = 32;
 /// This thread's word.
 #[inline(always)]
 #[must_use]
-pub fn thread_word() -> u32 {
+pub fn thread_word() -> u64 {
     // SAFETY: the word is in static thread-local storage, behind the area.
-    unsafe { arch::thread_load::<WORD_OFFSET>(arch::own_offset()) }
+    unsafe { arch::thread_load_word::<WORD_OFFSET>(arch::own_offset()) }
 }
 
 /// Replaces this thread's word; returns the one before.
 #[inline(always)]
-pub fn replace_thread_word(word: u32) -> u32 {
+pub fn replace_thread_word(word: u64) -> u64 {
     let previous = thread_word();
     // SAFETY: as above, and it is written by nobody else.
-    unsafe { arch::thread_store::<WORD_OFFSET>(arch::own_offset(), word) };
+    unsafe { arch::thread_store_word::<WORD_OFFSET>(arch::own_offset(), word) };
     previous
 }

@@ -34,12 +34,13 @@ global_asm!(
     ".size objcg_rseq_area, 64",
     "objcg_rseq_area:",
     ".long 0, -1, 0, 0, 0, 0, 0, 0",
-    ".quad 0, 0, 0, 0",
+    ".quad {word}, 0, 0, 0",
     ".popsection",
+    word = const crate::THREAD_WORD_AT_FIRST,
 );
 
-/// Zeroes a register, or nothing; then arms and starts.
-macro_rules! begin {
+/// Zeroes a register, or nothing; then arms. What comes next is the start.
+macro_rules! arm {
     ($zero:literal) => {
         concat!(
             ".pushsection __rseq_cs, \"aw\"\n",
@@ -60,8 +61,21 @@ macro_rules! begin {
             "\nmov {area}, qword ptr [rip + {read_mostly}]\n",
             "lea {at}, [rip + 99b]\n",
             "mov qword ptr fs:[{area} + 8], {at}\n",
-            "2: mov {at:e}, dword ptr fs:[{area} + 4]\n",
         )
+    };
+}
+
+/// The same, and starts.
+macro_rules! begin {
+    ($zero:literal) => {
+        concat!(arm!($zero), "2: mov {at:e}, dword ptr fs:[{area} + 4]\n")
+    };
+}
+
+/// Arms and starts; then `{at}` is this CPU's stack, or that of the threads that are not registered, whose CPU is a negative number.
+macro_rules! begin_on_stack {
+    () => {
+        concat!(arm!(""), "2: movsxd {at}, dword ptr fs:[{area} + 4]\n", "shl {at}, {shift}\n", "add {at}, {stack}\n",)
     };
 }
 
@@ -108,11 +122,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
     // SAFETY: the caller's areas are valid; the only store is the commit.
     unsafe {
         asm!(
-            begin!(""),
-            "cmp {at:e}, dword ptr [rip + {read_mostly} + {nr_cpus}]",
-            "jae 8f",
-            "shl {at}, {shift}",
-            "add {at}, {stack}",
+            begin_on_stack!(),
             "mov {top}, qword ptr [{at}]",
             "mov {object}, qword ptr [{top}]",
             "cmp {object}, {end}",
@@ -127,7 +137,7 @@ pub(crate) unsafe fn pop<const SHIFT: u32>(stack: *mut Stack) -> *mut u8 {
             ".popsection",
             area = out(reg) _, at = out(reg) _, top = out(reg) _, object = out(reg) object,
             stack = in(reg) stack, end = const crate::END, shift = const SHIFT, no_object = sym crate::NO_OBJECT,
-            read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
+            read_mostly = sym READ_MOSTLY, delay = sym DELAY, aborts = sym ABORTS,
             options(nostack),
         );
     }
@@ -139,11 +149,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8) 
     // SAFETY: the caller's areas are valid; the place above the top is nobody's until the commit.
     unsafe {
         asm!(
-            begin!(""),
-            "cmp {at:e}, dword ptr [rip + {read_mostly} + {nr_cpus}]",
-            "jae {give_up}",
-            "shl {at}, {shift}",
-            "add {at}, {stack}",
+            begin_on_stack!(),
             "mov {top}, qword ptr [{at}]",
             "cmp qword ptr [{top} + 8], {end}",
             "je {give_up}",
@@ -155,7 +161,7 @@ pub(crate) unsafe fn push<const SHIFT: u32>(stack: *mut Stack, object: *mut u8) 
             "3:",
             area = out(reg) _, at = out(reg) _, top = out(reg) _,
             stack = in(reg) stack, object = in(reg) object, end = const crate::END,
-            shift = const SHIFT, read_mostly = sym READ_MOSTLY, nr_cpus = const NR_CPUS_OFFSET, delay = sym DELAY, aborts = sym ABORTS,
+            shift = const SHIFT, read_mostly = sym READ_MOSTLY, delay = sym DELAY, aborts = sym ABORTS,
             give_up = label { return false },
             options(nostack),
         );
@@ -396,6 +402,34 @@ pub(crate) unsafe fn thread_load<const DISPLACEMENT: usize>(offset: isize) -> u3
     // SAFETY: a load of 32 bits clears the upper half of the register. The compiler, which does not know, would do it once more.
     unsafe { hint::assert_unchecked(value <= u64::from(u32::MAX)) };
     value as u32
+}
+
+/// Reads the 64-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.
+///
+/// # Safety
+/// As for [`thread_load`].
+#[inline(always)]
+pub(crate) unsafe fn thread_load_word<const DISPLACEMENT: usize>(offset: isize) -> u64 {
+    let value;
+    // SAFETY: the caller vouches for the place.
+    unsafe {
+        asm!("mov {}, qword ptr fs:[{} + {}]", out(reg) value, in(reg) offset, const DISPLACEMENT,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Writes the 64-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.
+///
+/// # Safety
+/// As for [`thread_load`].
+#[inline(always)]
+pub(crate) unsafe fn thread_store_word<const DISPLACEMENT: usize>(offset: isize, value: u64) {
+    // SAFETY: the caller vouches for the place.
+    unsafe {
+        asm!("mov qword ptr fs:[{} + {}], {}", in(reg) offset, const DISPLACEMENT, in(reg) value,
+            options(nostack, preserves_flags));
+    }
 }
 
 /// Writes the 32-bit word `DISPLACEMENT` bytes behind an offset from the thread pointer.

@@ -1,15 +1,16 @@
 //! The per-CPU area: for each CPU a part with the tops of its stacks of free objects and the words of its stock, changed by
 //! restartable sequences of the threads that run there.
 //!
-//! A part is `1 << SHIFT` bytes of address space; only what is used takes memory. The area is made once, at the first call
-//! that finds this thread without a CPU, and never given back. Every stack is empty at first: its top points at [`EMPTY`], the
-//! stopper that neither a pop nor a push gets past.
+//! A part is `1 << SHIFT` bytes of address space; only what is used takes memory. The area is made once, when a thread is found
+//! without a CPU or a cache needs its stacks, and never given back. A number's stacks are empty at first: their tops point at
+//! [`EMPTY`], the stopper that neither a pop nor a push gets past. They stay so in two parts before CPU 0's, where threads
+//! without registration come to, and in those of CPUs beyond [`nr_cpus`]: so no pop or push compares the CPU's number.
 
 #![expect(unsafe_code, reason = "hands addresses of the area to restartable sequences")]
 
 use core::ptr::{self, NonNull};
 
-use objcg_rseq::{PerCpu, Registration, Stack, Stopper, TaggedWord};
+use objcg_rseq::{PerCpu, Stack, Stopper, TaggedWord};
 
 use super::afar::keep_away;
 use super::{CpuId, nr_cpus};
@@ -36,14 +37,19 @@ struct Part {
 
 const _: () = assert!(size_of::<Part>() <= 1 << SHIFT);
 
+/// Parts before CPU 0's: as many as there are numbers of no CPU.
+const NR_UNREGISTERED: usize = 2;
+
 /// The stack without places.
 static EMPTY: Stopper = Stopper::new();
 
-/// The first part; null until the area is made.
+/// CPU 0's part; null until the area is made.
 static AREA: AtomicPtr<Part> = AtomicPtr::new(ptr::null_mut());
-static MAKING: Lock<bool> = Lock::new(false);
+/// Parts of CPUs; set before `AREA`.
+static NR_PARTS: AtomicUsize = AtomicUsize::new(0);
+static MAKING: Lock<()> = Lock::new(());
 
-/// Makes the area, once. False where there are no restartable sequences, or no memory for it.
+/// Makes the area, once; false without memory for it. It is there for threads without sections as well.
 ///
 /// Whoever has an address of the area has it by way of `AREA`, so sections are ready when he calls one. Whoever has an object
 /// has a slab, whose making called this.
@@ -51,28 +57,53 @@ pub(super) fn init() -> bool {
     if !AREA.load(Ordering::Acquire).is_null() {
         return true;
     }
-    let mut tried = MAKING.lock();
-    if *tried {
-        return !AREA.load(Ordering::Acquire).is_null();
+    let _making = MAKING.lock();
+    if !AREA.load(Ordering::Acquire).is_null() {
+        return true;
     }
-    *tried = true;
-    let Some(area) = os::map(nr_cpus() << SHIFT) else {
-        // No CPU has a part: all sections give up.
-        objcg_rseq::init(0);
-        return false;
-    };
-    let first = area.cast::<Part>();
-    for cpu in CpuId::all() {
-        // SAFETY: each CPU's part is inside the mapping.
-        let part = unsafe { first.byte_add(cpu.index() << SHIFT) };
-        // SAFETY: the part is aligned to the page and zero, which is a valid `Part`; nobody else knows of it.
-        let stacks = unsafe { &part.as_ref().stacks };
-        stacks.iter().for_each(|stack| stack.store(empty(), Ordering::Relaxed));
-    }
-    let registration = objcg_rseq::init(nr_cpus() as u32);
+    init_sections();
+    let nr_parts = os::nr_cpu_numbers().unwrap_or(0).max(nr_cpus());
+    let Some(area) = os::map((NR_UNREGISTERED + nr_parts) << SHIFT) else { return false };
+    NR_PARTS.store(nr_parts, Ordering::Relaxed);
+    // SAFETY: inside the mapping.
+    let first = unsafe { area.byte_add(NR_UNREGISTERED << SHIFT) }.cast::<Part>();
+    make_empty(Stacks::of_part(first, NOBODYS));
     // Release pairs with the Acquire of whoever asks for an address in it.
     AREA.store(first.as_ptr(), Ordering::Release);
-    registration != Registration::Absent
+    true
+}
+
+/// Finds out, once, who registers threads, and lets sections run.
+pub(super) fn init_sections_alone() {
+    let _making = MAKING.lock();
+    init_sections();
+}
+
+/// The same, while the area's making is held. Without a bound of the machine's CPU numbers nobody can have a stack for each of
+/// them: then there are no sections.
+fn init_sections() {
+    objcg_rseq::init(if os::nr_cpu_numbers().is_some() { nr_cpus() as u32 } else { 0 });
+}
+
+/// Has the stacks of a number be empty, unless they are or were that already: words of no stack are 0.
+fn make_empty(stacks: Stacks) {
+    let words = PerCpu::<AtomicUsize, SHIFT>::new(stacks.0.cast());
+    let [last, other] = words.of_unregistered().map(|word| {
+        // SAFETY: the parts before CPU 0's are inside the area, which is never freed.
+        unsafe { &*word }
+    });
+    // Acquire pairs with the Release below: all others are set.
+    if last.load(Ordering::Acquire) != 0 {
+        return;
+    }
+    let of_cpus = (0..NR_PARTS.load(Ordering::Relaxed)).map(|cpu| {
+        // SAFETY: as above, for the parts of the CPUs.
+        unsafe { &*words.of_cpu(cpu as u32) }
+    });
+    for word in of_cpus.chain([other, last]) {
+        // Another thread may be at it, and lay a sheaf as soon as it is through.
+        let _was_set = word.compare_exchange(0, empty(), Ordering::Release, Ordering::Relaxed);
+    }
 }
 
 /// What an empty stack's top word holds.
@@ -94,29 +125,48 @@ fn part(cpu: CpuId) -> Option<&'static Part> {
     Some(unsafe { part.as_ref() })
 }
 
-/// The stacks of one number: a top word in each CPU's part; or null, where there is no area or nobody has looked for it yet.
+/// The stacks of one number: a top word in each part; or null, of who has not asked for any yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stacks(*mut Stack);
 
-/// The number whose stacks stay empty: all that have no stacks of their own share them.
-const NOBODYS: usize = NR_STACKS - 1;
+/// The number whose stacks stay empty: all that have no stacks of their own share them. The first one, for what is used of a part
+/// shall be close together.
+const NOBODYS: usize = 0;
 
 impl Stacks {
-    /// The stacks of a number, in an area that is made now; null if there is none. Numbers that are too high share stacks that
-    /// stay empty.
-    pub(crate) fn of_number(number: usize) -> Stacks {
-        init();
-        let first = AREA.load(Ordering::Acquire);
-        if first.is_null() {
-            return Stacks(ptr::null_mut());
+    /// The stacks of a number, in an area that is made now; `None` without memory for it. Numbers that are too high share stacks
+    /// that stay empty.
+    pub(crate) fn of_number(number: usize) -> Option<Stacks> {
+        let nobodys = Stacks::nobodys()?;
+        if number + 1 >= NR_STACKS {
+            return Some(nobodys);
         }
+        // SAFETY: the first part has a stack of that number.
+        let stacks = Stacks(unsafe { nobodys.0.add(number + 1) });
+        make_empty(stacks);
+        Some(stacks)
+    }
+
+    /// Stacks that stay empty.
+    pub(crate) fn nobodys() -> Option<Stacks> {
+        if !init() {
+            return None;
+        }
+        NonNull::new(AREA.load(Ordering::Acquire)).map(|first| Stacks::of_part(first, NOBODYS))
+    }
+
+    fn of_part(first: NonNull<Part>, place: usize) -> Stacks {
         // SAFETY: the field is inside the first part.
-        Stacks(unsafe { &raw mut (*first).stacks[number.min(NOBODYS)] }.cast())
+        Stacks(unsafe { &raw mut (*first.as_ptr()).stacks[place] }.cast())
     }
 
     /// Whether sheaves can be laid on them.
     pub(crate) fn are_usable(self) -> bool {
-        !self.0.is_null() && self != Stacks::of_number(NOBODYS)
+        !self.0.is_null() && Some(self) != Stacks::nobodys()
+    }
+
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
     }
 
     pub(crate) fn from_ptr(address: *mut u8) -> Stacks {
@@ -129,22 +179,19 @@ impl Stacks {
 
     /// Takes the top object of this CPU's stack; without one it is `NO_OBJECT`.
     ///
-    /// `None` if the stacks are null. That is tested here: sections know only whether the CPU has a part, and a thread may
-    /// have read the address before the area was made.
+    /// `None` if the stacks are null: a thread may have read the address before the area was made.
     #[inline(always)]
     pub(crate) fn pop(self) -> Option<NonNull<u8>> {
         if self.0.is_null() {
             return None;
         }
-        // SAFETY: the area has a stack of this number for each CPU; sheaves keep the rules (`slab::cpu_sheaves`), and their
-        // memory, the engine's, stays mapped.
+        // SAFETY: the area has a stack of this number for each CPU of the machine, and stoppers before them; sheaves keep the
+        // rules (`slab::cpu_sheaves`), and their memory, the engine's, stays mapped.
         Some(unsafe { objcg_rseq::pop_raw(PerCpu::<Stack, SHIFT>::new(self.0)) })
     }
 
-    /// Puts an object onto this CPU's stack, if there is room.
-    ///
-    /// Null only where there is no area, and then no section gets as far as to look: caches find their stacks before they
-    /// have a first object, so whoever has an object to put knows them.
+    /// Puts an object onto this CPU's stack, if there is room. Not of null: caches find their stacks before they have a first
+    /// object, so whoever has an object to put knows them.
     #[inline(always)]
     pub(crate) fn push(self, object: NonNull<u8>) -> bool {
         // SAFETY: as in `pop`.

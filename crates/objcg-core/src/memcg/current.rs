@@ -1,4 +1,4 @@
-//! The current group of a thread: one word, the vessel that its new objects are charged to.
+//! The current group of a thread: one word, the vessel that its new objects are charged to, as a mark of free objects has it.
 //!
 //! A guard restores the word, and borrows or owns the handle that keeps the vessel. A thread that was *moved into* a group has
 //! no guard: it holds a handle, by a key whose destructor drops it when the thread ends.
@@ -19,13 +19,24 @@ static HELD: ThreadKey = ThreadKey::new();
 /// The vessel that this thread's new objects are charged to.
 #[inline(always)]
 pub(crate) fn current() -> u32 {
+    // Below 2^32 more than the first word.
+    cpu::thread_word().wrapping_sub(UNCHARGED) as u32
+}
+
+/// The mark of a free object that nobody is charged for; that of one that is charged is its owner's number more.
+pub(crate) const UNCHARGED: u64 = cpu::THREAD_WORD_AT_FIRST;
+
+/// The mark of a free object that is charged to [`current`].
+#[inline(always)]
+pub(crate) fn current_mark() -> u64 {
     cpu::thread_word()
 }
 
 /// Changes it, and returns the one before.
 #[inline]
 pub(super) fn replace(vessel: u32) -> u32 {
-    cpu::replace_thread_word(vessel)
+    let word = cpu::replace_thread_word(u64::from(vessel).wrapping_add(UNCHARGED));
+    word.wrapping_sub(UNCHARGED) as u32
 }
 
 /// The guard of [`Memcg::enter_owned`]: dropping it makes the group current again that was current before.

@@ -3,9 +3,10 @@
 //! A [`Lookup`] has what a free needs of the page that its object starts in, and no more, so that two of them share a cache line
 //! with nothing else; a [`Page`] has the rest. Both are type-stable: once committed they stay mapped and are only ever this type,
 //! so a `&'static` to one is always sound to hold. Every field is an atomic; which lock or owner makes a value meaningful is said
-//! per field. Only a run's first `Page` (its *head*) is complete. Of slabs and of runs that are looked up by addresses inside them,
-//! each page's `Lookup` leads to the head; all those of a slab have the reciprocal of the object size, where the slab starts, the
-//! owner vector, the cache.
+//! per field. Only a run's first `Page` (its *head*) is complete; the last one, and all of runs that are looked up by addresses inside
+//! them, lead to it. A slab's `Lookup`s all have the same: the reciprocal of the object size, the stacks, the owner vector, the shape.
+
+use core::ptr::NonNull;
 
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -61,24 +62,49 @@ impl PageIdx {
     }
 }
 
-/// What an address in a page leads to: 24 (slab's size, cache, vector) + 8 (start, head).
+/// What an address in a page of a slab leads to, in each of its pages. Words of 64 bits: a free is bound by how many it reads. When the
+/// slab is gone all but the reciprocal stay what they were, until the descriptors of free pages are released.
 #[repr(C, align(32))]
 pub(crate) struct Lookup {
-    /// ⌈2^64 / size⌉ of a slab's objects, in each of its pages; 0 in all others. Set when all else is there, cleared before the
-    /// pages are given back.
+    /// ⌈2^64 / size⌉ of a slab's objects; 0 in pages of no slab. Set when all else is there, cleared before the pages are given back.
     pub(crate) reciprocal: AtomicU64,
-    /// A slab's cache, in each of its pages. Stays what it was when the slab is gone, until the descriptors of free pages are released:
-    /// then it is null.
-    pub(crate) cache: AtomicPtr<u8>,
-    /// A slab's owner vector, in each of its pages: one that slabs share, then perhaps its own. Written under the cache's lock.
+    /// The CPUs' stacks of the slab's cache.
+    pub(crate) stacks: AtomicPtr<u8>,
+    /// The owner vector: one that slabs share, then perhaps the slab's own. Written under the cache's lock.
     pub(crate) obj_exts: AtomicPtr<AtomicU32>,
-    /// The lower half of the address of a slab's start, in each of its pages.
-    pub(crate) start: AtomicU32,
-    /// The first page of the run. Under the page lock, or by the run's owner.
-    head: AtomicU32,
+    shape: AtomicU64,
 }
 
-/// The rest of a descriptor: 8 (kind, length) + 8 (bits) + 4 (count or owner) + 12 (links).
+/// A slab in a word: the lower half of the address where it starts, its cache's number, the number of its last object.
+#[derive(Clone, Copy)]
+pub(crate) struct SlabShape(u64);
+
+impl SlabShape {
+    /// `nr_objects` is at least 1, and at most 65,536.
+    pub(crate) fn new(start: NonNull<u8>, cache: u16, nr_objects: u32) -> SlabShape {
+        let start = start.addr().get() as u32;
+        SlabShape(u64::from(start) | u64::from(cache) << 32 | u64::from(nr_objects - 1) << 48)
+    }
+
+    /// How far an address in the slab is from its start. Slabs are smaller than 4 GiB: the lower halves tell.
+    #[inline(always)]
+    pub(crate) fn offset(self, addr: usize) -> u32 {
+        (addr as u32).wrapping_sub(self.0 as u32)
+    }
+
+    #[inline]
+    pub(crate) fn cache(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// Whether the slab has an object of that number.
+    #[inline(always)]
+    pub(crate) fn has(self, obj_idx: u32) -> bool {
+        u64::from(obj_idx) <= self.0 >> 48
+    }
+}
+
+/// The rest of a descriptor: 8 (kind, length) + 8 (bits) + 4 (count, owner or head) + 12 (links).
 #[repr(C, align(32))]
 pub(crate) struct Page {
     /// Written under the page lock.
@@ -92,8 +118,9 @@ pub(crate) struct Page {
     /// cache's lock.
     pub(crate) free_bits: AtomicU64,
     /// A slab: its free objects, under the cache's lock. A large object: its owner, the vessel that was charged or 0, by who
-    /// has the object.
-    count_or_owner: AtomicU32,
+    /// has the object. Free runs, and pages that are not the first: the first page of the run, under the page lock, or by the
+    /// run's owner.
+    count_or_owner_or_head: AtomicU32,
     /// Links of the heap that the run is in. Under the lock of the heap's owner.
     pub(super) child: AtomicU32,
     pub(super) next: AtomicU32,
@@ -103,13 +130,13 @@ pub(crate) struct Page {
 const _: () = assert!(size_of::<Lookup>() == 32 && size_of::<Page>() == 32);
 
 impl Lookup {
-    #[inline]
-    pub(crate) fn head(&self) -> PageIdx {
-        PageIdx(self.head.load(Ordering::Relaxed))
+    #[inline(always)]
+    pub(crate) fn shape(&self) -> SlabShape {
+        SlabShape(self.shape.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_head(&self, head: PageIdx) {
-        self.head.store(head.0, Ordering::Relaxed);
+    pub(crate) fn set_shape(&self, shape: SlabShape) {
+        self.shape.store(shape.0, Ordering::Relaxed);
     }
 }
 
@@ -134,13 +161,22 @@ impl Page {
     /// Free objects of a slab.
     #[inline]
     pub(crate) fn nr_free(&self) -> &AtomicU32 {
-        &self.count_or_owner
+        &self.count_or_owner_or_head
     }
 
     /// The owner of a large object.
     #[inline]
     pub(crate) fn owner(&self) -> &AtomicU32 {
-        &self.count_or_owner
+        &self.count_or_owner_or_head
+    }
+
+    /// The first page of the run of a free page, or of one that is not the first.
+    pub(super) fn head(&self) -> PageIdx {
+        PageIdx(self.count_or_owner_or_head.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_head(&self, head: PageIdx) {
+        self.count_or_owner_or_head.store(head.0, Ordering::Relaxed);
     }
 
     #[inline]

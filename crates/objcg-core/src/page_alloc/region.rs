@@ -1,6 +1,7 @@
 //! The region: one reservation of address space, and the two arrays of descriptors beside it (the kernel's `vmemmap`).
 //!
-//! "Is it ours" is one comparison, address → descriptor is arithmetic. The region is reserved once, as large as the
+//! "Is it ours" is one comparison, address → descriptor is arithmetic. [`Lookup`]s lie below the region and go down from its start, so that a
+//! free reads one address for both. The region is reserved once, as large as the
 //! address space limit allows, and committed from its low end in steps; what is committed stays committed (memory is
 //! given back by release, not by decommit), so that a descriptor, once reachable, is reachable for ever.
 
@@ -28,18 +29,12 @@ struct Region {
     base: AtomicUsize,
     /// Bytes of the region that are committed. Only grows.
     committed: AtomicUsize,
-    /// Address of page 0's [`Lookup`]. Set once, before `committed` leaves 0.
-    lookups: AtomicUsize,
     /// Address of page 0's [`Page`]. As above.
     vmemmap: AtomicUsize,
 }
 
-static REGION: OwnLines<Region> = OwnLines(Region {
-    base: AtomicUsize::new(0),
-    committed: AtomicUsize::new(0),
-    lookups: AtomicUsize::new(0),
-    vmemmap: AtomicUsize::new(0),
-});
+static REGION: OwnLines<Region> =
+    OwnLines(Region { base: AtomicUsize::new(0), committed: AtomicUsize::new(0), vmemmap: AtomicUsize::new(0) });
 
 /// Bytes that were reserved; the page lock's owner keeps it.
 #[derive(Clone, Copy)]
@@ -58,10 +53,9 @@ pub(super) fn reserve() -> Option<Reservation> {
     loop {
         let half_bytes = (nr_bytes >> PAGE_SHIFT) << HALF_SHIFT;
         if let Some(start) = os::reserve(2 * half_bytes + nr_bytes + ALIGN) {
-            let lookups = start.as_ptr() as usize;
-            REGION.0.base.store((lookups + 2 * half_bytes).next_multiple_of(ALIGN), Ordering::Relaxed);
-            REGION.0.lookups.store(lookups, Ordering::Relaxed);
-            REGION.0.vmemmap.store(lookups + half_bytes, Ordering::Relaxed);
+            let vmemmap = start.as_ptr() as usize;
+            REGION.0.base.store((vmemmap + 2 * half_bytes).next_multiple_of(ALIGN), Ordering::Relaxed);
+            REGION.0.vmemmap.store(vmemmap, Ordering::Relaxed);
             return Some(Reservation { nr_pages: (nr_bytes >> PAGE_SHIFT) as u32 });
         }
         nr_bytes /= 2;
@@ -76,10 +70,11 @@ pub(super) fn commit(nr_pages: u32) -> bool {
     let old_bytes = REGION.0.committed.load(Ordering::Relaxed);
     let nr_bytes = (nr_pages as usize) << PAGE_SHIFT;
     let (skipped, half_bytes) = ((old_bytes >> PAGE_SHIFT) << HALF_SHIFT, (nr_pages as usize) << HALF_SHIFT);
+    let base = REGION.0.base.load(Ordering::Relaxed);
     let ranges = [
-        (REGION.0.lookups.load(Ordering::Relaxed) + skipped, half_bytes),
+        (base - skipped - half_bytes, half_bytes),
         (REGION.0.vmemmap.load(Ordering::Relaxed) + skipped, half_bytes),
-        (REGION.0.base.load(Ordering::Relaxed) + old_bytes, nr_bytes),
+        (base + old_bytes, nr_bytes),
     ];
     for (start, nr_bytes) in ranges {
         // SAFETY: the ranges lie in the reservation, above what is committed; the caller checked that the region has them.
@@ -101,17 +96,26 @@ fn pointer(addr: usize) -> Option<NonNull<u8>> {
 pub(crate) fn lookup_at(addr: usize) -> Option<&'static Lookup> {
     // Acquire pairs with the Release in `commit`.
     let committed = REGION.0.committed.load(Ordering::Acquire);
-    let offset = addr.wrapping_sub(REGION.0.base.load(Ordering::Relaxed));
+    let base = REGION.0.base.load(Ordering::Relaxed);
+    let offset = addr.wrapping_sub(base);
     if offset >= committed {
         return None;
     }
-    // 32 bytes for each page of 4096.
-    let lookup_offset = (offset >> (PAGE_SHIFT - HALF_SHIFT)) & !(size_of::<Lookup>() - 1);
-    let lookup = REGION.0.lookups.load(Ordering::Relaxed) + lookup_offset;
+    // 32 bytes for each page of 4096: with all bits set below, the complement is as far below 0 as the end of page 0's.
+    let before_base = !((offset >> (PAGE_SHIFT - HALF_SHIFT)) | (size_of::<Lookup>() - 1));
+    let lookup = base.wrapping_add(before_base);
     // SAFETY: a page is committed, so the array is somewhere.
     let lookup = unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut::<Lookup>(lookup)) };
     // SAFETY: as in `page`: the offset is that of a committed page's.
     Some(unsafe { lookup.as_ref() })
+}
+
+/// The page of an address in the committed region.
+#[inline]
+pub(crate) fn idx_of(addr: usize) -> PageIdx {
+    let idx = PageIdx(((addr - REGION.0.base.load(Ordering::Relaxed)) >> PAGE_SHIFT) as u32);
+    debug_assert!(idx < end());
+    idx
 }
 
 /// The end of the committed pages.
@@ -134,9 +138,9 @@ pub(crate) fn page(idx: PageIdx) -> &'static Page {
 #[inline(always)]
 pub(crate) fn lookup(idx: PageIdx) -> &'static Lookup {
     debug_assert!(idx < end());
-    let lookups = core::ptr::with_exposed_provenance::<Lookup>(REGION.0.lookups.load(Ordering::Relaxed));
-    // SAFETY: as in `page`.
-    let lookup = unsafe { lookups.add(idx.0 as usize) };
+    let end = core::ptr::with_exposed_provenance::<Lookup>(REGION.0.base.load(Ordering::Relaxed));
+    // SAFETY: as in `page`; they go down from there.
+    let lookup = unsafe { end.sub(idx.0 as usize + 1) };
     // SAFETY: as in `page`; zero is a valid `Lookup`.
     unsafe { &*lookup }
 }
@@ -168,7 +172,8 @@ pub(super) fn whole_descriptor_pages(
 /// Gives the memory of descriptors back to the operating system; they are zero then. Of pages from
 /// [`whole_descriptor_pages`], in a run that nobody else can reach.
 pub(super) fn release_descriptors(first: PageIdx, nr_pages: u32) {
-    let (pages, lookups) = (core::ptr::from_ref(page(first)), core::ptr::from_ref(lookup(first)));
+    let last = first.add(nr_pages - 1);
+    let (pages, lookups) = (core::ptr::from_ref(page(first)), core::ptr::from_ref(lookup(last)));
     for half in [pages.expose_provenance(), lookups.expose_provenance()].into_iter().filter_map(pointer) {
         // SAFETY: both fill whole pages of memory, zero is a valid value, and all fields are atomics. If the kernel refuses,
         // they stay as they are.

@@ -5,7 +5,7 @@
 
 use super::heap::RunHeap;
 use super::page::{PageIdx, PageKind};
-use super::region::{self, lookup, page};
+use super::region::{self, page};
 
 /// Lengths up to this have a bin of their own.
 const NR_EXACT: u32 = 64;
@@ -88,10 +88,10 @@ fn bin_of(nr_pages: u32) -> usize {
 pub(super) fn mark_free(run: PageIdx, nr_pages: u32, dirty: bool) {
     let last = run.add(nr_pages - 1);
     page(last).set_kind(PageKind::Free);
-    lookup(last).set_head(run);
-    lookup(run).set_head(run);
+    page(last).set_head(run);
     let head = page(run);
     head.set_kind(PageKind::Free);
+    head.set_head(run);
     head.set_nr_pages(nr_pages);
     head.set_dirty(dirty);
 }
@@ -99,9 +99,11 @@ pub(super) fn mark_free(run: PageIdx, nr_pages: u32, dirty: bool) {
 /// The free run that ends where `run` starts, if there is one of that state.
 pub(super) fn free_before(run: PageIdx, dirty: bool) -> Option<PageIdx> {
     let last = PageIdx(run.0 - 1);
-    let head = lookup(last).head();
-    let is_free = page(last).kind() == PageKind::Free && page(head).kind() == PageKind::Free;
-    (is_free && page(head).is_dirty() == dirty).then_some(head)
+    if page(last).kind() != PageKind::Free {
+        return None;
+    }
+    let head = page(last).head();
+    (page(head).kind() == PageKind::Free && page(head).is_dirty() == dirty).then_some(head)
 }
 
 /// The free run that starts at `at`, if there is one of that state.

@@ -12,7 +12,7 @@ use core::mem;
 use super::barn::Barn;
 use super::cpu_sheaves::CpuSheaves;
 use super::lists::SlabLists;
-
+use super::meta;
 use super::sheaf::Sheaf;
 use super::sheaf_size::SheafSize;
 use crate::cpu::Stacks;
@@ -47,7 +47,7 @@ pub(crate) struct Cache {
     nr_pages: AtomicU32,
     keep_empty: AtomicU32,
     next_free: AtomicU32,
-    /// Which stacks are this cache's: classes count from 0, typed caches from [`NR_CLASSES`].
+    /// Below 2^16: classes count from 0, then the engine's own, then typed caches.
     number: AtomicU32,
     /// One slot a CPU; null until the first object, then the same for ever.
     pub(super) cpu_sheaves: AtomicPtr<CpuSheaves>,
@@ -108,8 +108,9 @@ impl Cache {
     };
 
     /// A cache of the engine's own memory: no sheaves.
-    pub(crate) const fn for_engine(size: usize, geometry: SlabGeometry) -> Cache {
+    pub(crate) const fn for_engine(size: usize, geometry: SlabGeometry, number: usize) -> Cache {
         Cache {
+            number: AtomicU32::new(number as u32),
             reciprocal: AtomicU64::new(reciprocal(size)),
             size: AtomicU32::new(size as u32),
             nr_objects: AtomicU32::new(geometry.objects),
@@ -124,8 +125,7 @@ impl Cache {
         let size = class.size();
         Cache {
             sheaf_size: SheafSize::for_objects(size),
-            number: AtomicU32::new(class.index() as u32),
-            ..Cache::for_engine(size, SlabGeometry::for_size(size))
+            ..Cache::for_engine(size, SlabGeometry::for_size(size), class.index())
         }
     }
 
@@ -133,13 +133,18 @@ impl Cache {
     pub(crate) fn create(size: usize, geometry: SlabGeometry, with_sheaves: bool, keep_empty: u32) -> Option<u32> {
         let idx = TABLE.alloc()?;
         let cache = TABLE.get(idx);
+        let number = meta::END_NUMBER + idx as usize;
+        if number > usize::from(u16::MAX) {
+            TABLE.free(idx);
+            return None;
+        }
         cache.reciprocal.store(reciprocal(size), Ordering::Relaxed);
         cache.size.store(size as u32, Ordering::Relaxed);
         cache.nr_objects.store(geometry.objects, Ordering::Relaxed);
         cache.nr_pages.store(geometry.pages, Ordering::Relaxed);
         cache.keep_empty.store(keep_empty, Ordering::Relaxed);
         cache.sheaf_size.set(if with_sheaves { SheafSize::for_objects(size) } else { SheafSize::NONE });
-        cache.number.store(NR_CLASSES as u32 + idx, Ordering::Relaxed);
+        cache.number.store(number as u32, Ordering::Relaxed);
         Some(idx)
     }
 
@@ -175,47 +180,43 @@ impl Cache {
     }
 
     /// The cache of a slab's page; `None` for pages of no slab.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn of_page(page: &Lookup) -> Option<&'static Cache> {
         // Acquire pairs with the Release in `new_slab`.
-        (page.reciprocal.load(Ordering::Acquire) != 0).then(|| Cache::of_slab_page(page))
+        (page.reciprocal.load(Ordering::Acquire) != 0).then(|| Cache::of_number(page.shape().cache()))
     }
 
-    /// The cache of a page that is a slab's, or was.
-    #[inline(always)]
-    fn of_slab_page(page: &Lookup) -> &'static Cache {
-        let cache = page.cache.load(Ordering::Relaxed).cast_const().cast::<Cache>();
-        // SAFETY: the caller has seen that the page is a slab's, which stays meanwhile: it has a pointer to a cache, and caches are
-        // never unmapped.
-        unsafe { &*cache }
+    /// The cache of a number that a page of a slab has.
+    #[inline]
+    pub(super) fn of_number(number: u16) -> &'static Cache {
+        let number = usize::from(number);
+        match super::caches().get(number) {
+            Some(cache) => cache,
+            None => Cache::of_high_number(number),
+        }
     }
 
-    /// The number that an object at `offset` in the slab that a page belongs to has, if the slab has so many; `None` if none can
-    /// start there.
-    #[inline(always)]
-    pub(super) fn number_in(page: &Lookup, offset: u32) -> Option<u32> {
-        // Acquire pairs with the Release in `new_slab`. 0 for pages of no slab.
-        quotient(offset, page.reciprocal.load(Ordering::Acquire))
+    /// The cache of a number that is no size class's.
+    #[cold]
+    fn of_high_number(number: usize) -> &'static Cache {
+        meta::of_number(number).unwrap_or_else(|| TABLE.get((number - meta::END_NUMBER) as u32))
     }
 
-    /// The cache and the number of the object at `offset` in the slab that a page belongs to; `None` if none starts there.
+    /// The number of the object that starts at `addr` in the slab that a page belongs to; `None` if none does.
     #[inline(always)]
-    pub(super) fn object_in(page: &Lookup, offset: u32) -> Option<(&'static Cache, u32)> {
-        let obj_idx = Cache::number_in(page, offset)?;
-        let cache = Cache::of_slab_page(page);
-        if obj_idx >= cache.nr_objects() {
+    pub(super) fn object_in(page: &Lookup, addr: usize) -> Option<u32> {
+        let shape = page.shape();
+        // Acquire pairs with the Release in `new_slab`: the slab's owner vector is there. 0 for pages of no slab.
+        let obj_idx = quotient(shape.offset(addr), page.reciprocal.load(Ordering::Acquire))?;
+        if !shape.has(obj_idx) {
             hint::cold_path();
             return None;
         }
-        Some((cache, obj_idx))
+        Some(obj_idx)
     }
 
     pub(super) fn reciprocal(&self) -> u64 {
         self.reciprocal.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn as_page_field(&self) -> *mut u8 {
-        core::ptr::from_ref(self).cast_mut().cast()
     }
 
     #[inline]
@@ -244,20 +245,31 @@ impl Cache {
         Stacks::from_ptr(self.stacks.load(Ordering::Relaxed))
     }
 
-    /// Finds the stacks, before the first object.
-    pub(super) fn find_stacks(&self) {
-        let stacks = Stacks::of_number(self.number.load(Ordering::Relaxed) as usize);
+    /// Finds the stacks, before the first object; `None` without memory for them.
+    pub(super) fn find_stacks(&self) -> Option<Stacks> {
+        let stacks = self.stacks();
+        if !stacks.is_null() {
+            return Some(stacks);
+        }
+        let stacks = if self.is_engines() { Stacks::nobodys() } else { Stacks::of_number(usize::from(self.number())) }?;
         self.stacks.store(stacks.as_ptr(), Ordering::Release);
+        Some(stacks)
+    }
+
+    /// Which cache this is: see [`Cache::of_number`].
+    pub(super) fn number(&self) -> u16 {
+        // `create` makes none with a higher one.
+        self.number.load(Ordering::Relaxed) as u16
     }
 
     /// Whether this is the cache of a size class.
     pub(super) fn is_class(&self) -> bool {
-        (self.number.load(Ordering::Relaxed) as usize) < NR_CLASSES
+        usize::from(self.number()) < NR_CLASSES
     }
 
     /// Whether this is one of the engine's own caches.
     pub(super) fn is_engines(&self) -> bool {
-        self.number.load(Ordering::Relaxed) == u32::MAX
+        !self.is_class() && usize::from(self.number()) < meta::END_NUMBER
     }
 
     /// What an object costs its owner: its slot and its owner word.

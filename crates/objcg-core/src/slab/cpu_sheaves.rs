@@ -33,6 +33,7 @@ use crate::hardening;
 use crate::hooks::{self, Purse};
 use crate::memcg::ROOT_VESSEL;
 use crate::options::{self, RANDOM};
+use crate::page_alloc::Lookup;
 use crate::report::die;
 use crate::sync::{Guard, Lock, Ordering};
 
@@ -68,7 +69,7 @@ impl Cache {
     #[inline(always)]
     pub(crate) fn alloc_from(stacks: Stacks) -> Result<NonNull<u8>, Option<FreeObject>> {
         let object = FreeObject::at(stacks.pop().ok_or(None)?);
-        if !object.is_of(hooks::current()) {
+        if !object.is_currents() {
             return Err(Some(object));
         }
         Ok(object.hand_out())
@@ -88,18 +89,30 @@ impl Cache {
     #[inline(always)]
     pub(crate) fn free(object: SlabObject) {
         let free = object.into_free();
-        if !object.cache.stacks().push(free.address()) {
-            object.cache.free_slow(free);
+        if !object.stacks().push(free.address()) {
+            Cache::free_slow(object.page, free);
         }
+    }
+
+    /// The rest of [`Cache::free`], of an object that has its mark, in that page.
+    #[cold]
+    #[inline(never)]
+    fn free_slow(page: &'static Lookup, object: FreeObject) {
+        let cache = Cache::of_number(page.shape().cache());
+        if hardening::has_tracks() && cache.is_class() {
+            return cache.free_hardened(object);
+        }
+        cache.put_back(object);
     }
 
     /// Hands out an object that was taken out of a sheaf, whosever it is; aborts if it has lost its mark.
     #[inline(always)]
     pub(crate) fn hand_over(free: FreeObject) -> Option<NonNull<u8>> {
-        if !free.is_of(hooks::current()) {
+        if !free.is_currents() {
             let object = SlabObject::of(free.address());
-            if !object.cache.change_owner(&object, free) {
-                object.cache.take_back(free);
+            let cache = object.cache();
+            if !cache.change_owner(object, free) {
+                cache.take_back(free);
                 return None;
             }
         }
@@ -107,16 +120,18 @@ impl Cache {
     }
 
     /// Charges a free object to the current group instead of its owner; false if that was refused: then it is nobody's.
-    fn change_owner(&'static self, object: &SlabObject, free: FreeObject) -> bool {
+    #[inline(always)]
+    fn change_owner(&'static self, object: SlabObject, free: FreeObject) -> bool {
         let vector = object.vector();
         let owner = object.owner_in(vector);
         let marked = free.marked();
         if marked != u64::from(owner.load(Ordering::Relaxed)) {
-            die!("{:p}: freed twice, or written to after it was freed: {} bytes", object.address, self.size());
+            report_lost_mark(free.address(), self.size());
         }
-        let own = if vector.sole_owner().is_none() { Some(owner) } else { self.new_owner_word(object) };
+        let own = if vector.sole_owner().is_none() { Some(owner) } else { self.new_owner_word(free.address()) };
+        let Some(owner) = own else { return false };
         // The old owner by the mark, which is here first.
-        own.is_some_and(|owner| hooks::change_owner(owner, marked as u32, self.price()))
+        hooks::change_owner(owner, marked as u32, self.price())
     }
 
     /// An object that could not be handed out is free again, and nobody's: in its slab, if it could not be made nobody's outside.
@@ -152,15 +167,6 @@ impl Cache {
             hooks::went_up();
         }
         Some(address)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn free_slow(&'static self, object: FreeObject) {
-        if hardening::has_tracks() && self.is_class() {
-            return self.free_hardened(object);
-        }
-        self.put_back(object);
     }
 
     /// Puts a free object into this CPU's sheaves.
@@ -199,7 +205,7 @@ impl Cache {
 
     /// The same as [`Cache::free`] through the sheaves of a given CPU, under their lock.
     pub(crate) fn free_on(cpu: CpuId, object: SlabObject) {
-        object.cache.free_to(cpu, object.into_free());
+        object.cache().free_to(cpu, object.into_free());
     }
 
     fn free_to(&'static self, cpu: CpuId, object: FreeObject) {
@@ -319,6 +325,12 @@ impl Cache {
         self.lists.force_unlock();
         self.barn.release_after_fork();
     }
+}
+
+#[cold]
+#[inline(never)]
+fn report_lost_mark(address: NonNull<u8>, size: usize) -> ! {
+    die!("{address:p}: freed twice, or written to after it was freed: {size} bytes")
 }
 
 impl CpuSheaves {

@@ -1,6 +1,6 @@
 //! A free object in a sheaf, and its mark: one word that says that it is free, and to whom it is still charged.
 //!
-//! The mark is the owner's id minus the object's address, in the object's first word: nobody's pointer, and no small number. Written by
+//! The mark is the owner's id more than a number that is nobody's pointer, and no small one, in the object's first word. Written by
 //! a free, looked for by whoever takes the object next: one comparison then tells that nobody has written to it since, and that it
 //! is the current group's already. The object's slab says the same ([`super::obj_exts`]); a free object whose
 //! owner word changes is marked again.
@@ -10,6 +10,7 @@
 use core::ptr::NonNull;
 
 use crate::cpu::NO_OBJECT;
+use crate::hooks::{self, UNCHARGED};
 
 /// An object that is in nobody's hands. It has at least 8 bytes, aligned to 8, which are the engine's until it is handed out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,19 +54,29 @@ impl FreeObject {
         self.marked() == u64::from(owner)
     }
 
+    /// Whether the object has its mark and is charged to the current group. False of what an empty stack gives.
+    #[inline(always)]
+    pub(super) fn is_currents(self) -> bool {
+        self.word() == hooks::current_mark()
+    }
+
+    #[inline(always)]
+    fn word(self) -> u64 {
+        // SAFETY: the object is the engine's; it has at least 8 aligned bytes, as `NO_OBJECT` has. Volatile: a user who writes to a
+        // free object is what this is looking for.
+        unsafe { self.0.cast::<u64>().read_volatile() }
+    }
+
     /// Whom the mark names; no vessel's number if the object has lost its mark.
     #[inline(always)]
     pub(super) fn marked(self) -> u64 {
-        // SAFETY: the object is the engine's; it has at least 8 aligned bytes, as `NO_OBJECT` has. Volatile: a user who writes to a
-        // free object is what this is looking for.
-        let word = unsafe { self.0.cast::<u64>().read_volatile() };
-        word.wrapping_add(self.0.as_ptr() as u64)
+        self.word().wrapping_sub(UNCHARGED)
     }
 
     /// Marks the object as charged to `owner`. A live object that holds this by chance or design only costs a search.
     #[inline(always)]
     pub(super) fn mark(self, owner: u32) {
-        let word = u64::from(owner).wrapping_sub(self.0.as_ptr() as u64);
+        let word = u64::from(owner).wrapping_add(UNCHARGED);
         // SAFETY: the object is the engine's, with at least 8 aligned bytes.
         unsafe { self.0.cast::<u64>().write(word) };
     }

@@ -26,8 +26,8 @@ impl Cache {
         }
         while let Some(address) = hardening::take_surplus() {
             let oldest = SlabObject::of(address);
-            oldest.cache.place(address).check_free();
-            oldest.cache.put_back(FreeObject::at(address));
+            oldest.cache().place(address).check_free();
+            oldest.cache().put_back(FreeObject::at(address));
         }
     }
 

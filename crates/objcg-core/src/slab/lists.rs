@@ -16,7 +16,7 @@ use crate::hardening;
 use crate::hooks::{self, Purse};
 use crate::memcg::ROOT_VESSEL;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, lookup, page};
+use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, SlabShape, lookup, page};
 use crate::report::die;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -199,7 +199,7 @@ impl Cache {
     }
 
     fn new_slab(&self) -> Option<PageIdx> {
-        self.find_stacks();
+        let stacks = self.find_stacks()?;
         let run = page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine)?;
         if hardening::has_tracks() && !run.zeroed {
             // SAFETY: the run is ours alone, and has so many bytes.
@@ -211,10 +211,11 @@ impl Cache {
             return None;
         }
         page_alloc::mark_tails(&run);
+        let shape = SlabShape::new(run.address(), self.number(), self.nr_objects());
         for page in run.lookups() {
-            page.start.store(run.address().addr().get() as u32, Ordering::Relaxed);
+            page.set_shape(shape);
             OwnerVector::nobodys().store(&page.obj_exts);
-            page.cache.store(self.as_page_field(), Ordering::Relaxed);
+            page.stacks.store(stacks.as_ptr(), Ordering::Relaxed);
             // Release pairs with the Acquire of whoever looks a page up: the rest is there.
             page.reciprocal.store(self.reciprocal(), Ordering::Release);
         }
@@ -279,13 +280,14 @@ impl Cache {
     /// The owner word of an object that is not free in its slab, in a vector that is made now if the slab has none of its own yet;
     /// `None` without memory.
     pub(crate) fn owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
-        object.own_word().or_else(|| self.new_owner_word(object))
+        object.own_word().or_else(|| self.new_owner_word(object.address))
     }
 
     /// The same, where the slab had none when the caller looked.
     #[cold]
     #[inline(never)]
-    pub(super) fn new_owner_word(&self, object: &SlabObject) -> Option<&'static AtomicU32> {
+    pub(super) fn new_owner_word(&self, address: NonNull<u8>) -> Option<&'static AtomicU32> {
+        let object = SlabObject::of(address);
         let slab = Run::of_head(object.slab());
         let fresh = self.make_vector()?;
         let lists = self.lists.lock();
@@ -341,14 +343,15 @@ impl SlabObject {
     #[inline(never)]
     fn look_whether_free(&self) {
         // Objects in sheaves count as taken: they go to their slabs first, and those stay.
-        self.cache.shrink_to(u32::MAX);
-        let _lists = self.cache.lists.lock();
+        let cache = self.cache();
+        cache.shrink_to(u32::MAX);
+        let _lists = cache.lists.lock();
         let is_live = SlabObject::find(self.address).is_some_and(|now| {
-            let nr_objects = now.cache.nr_objects();
+            let nr_objects = now.cache().nr_objects();
             !free_bits::is_free(page(now.slab()), nr_objects, now.obj_idx)
         });
         if !is_live {
-            die!("{:p}: realloc of a free object of {} bytes", self.address, self.cache.size());
+            die!("{:p}: realloc of a free object of {} bytes", self.address, cache.size());
         }
     }
 }

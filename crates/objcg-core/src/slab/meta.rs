@@ -18,6 +18,10 @@ use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry};
 const MIN_SIZE: usize = 64;
 
 static CACHES: [Cache; NR_CLASSES] = caches();
+/// The first number of these caches: behind those of the size classes.
+const FIRST_NUMBER: usize = NR_CLASSES;
+/// The first number that is none of theirs.
+pub(super) const END_NUMBER: usize = FIRST_NUMBER + NR_CLASSES;
 
 const fn caches() -> [Cache; NR_CLASSES] {
     let mut caches = [const { Cache::UNUSED }; NR_CLASSES];
@@ -25,10 +29,15 @@ const fn caches() -> [Cache; NR_CLASSES] {
     while index < NR_CLASSES {
         let size = SizeClass::from_index(index).size();
         let geometry = SlabGeometry::for_engine(size, INLINE_OBJECTS);
-        caches[index] = Cache::for_engine(size, geometry);
+        caches[index] = Cache::for_engine(size, geometry, FIRST_NUMBER + index);
         index += 1;
     }
     caches
+}
+
+/// The cache of a number, if it is one of these.
+pub(super) fn of_number(number: usize) -> Option<&'static Cache> {
+    CACHES.get(number.checked_sub(FIRST_NUMBER)?)
 }
 
 /// Zeroed memory of at least `nr_bytes`, aligned to 64 bytes when that is a multiple of 64.
@@ -55,10 +64,7 @@ pub(crate) unsafe fn free(memory: NonNull<u8>, nr_bytes: usize) {
     match class_of(nr_bytes) {
         Some(class) => CACHES[class.index()].put_one(FreeObject::at(memory)),
         None => {
-            let addr = memory.as_ptr() as usize;
-            if let Some(lookup) = page_alloc::lookup_at(addr) {
-                page_alloc::free(Run::of_head(page_alloc::head_of(addr, lookup)));
-            }
+            page_alloc::free(Run::of_head(page_alloc::idx_of(memory.addr().get())));
         }
     }
 }

@@ -6,7 +6,8 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use super::{
-    END, PerCpu, Stack, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push, push_many,
+    END, PerCpu, Stack, Stopper, Sum, TaggedWord, add, add_overflowing, compare_add, exchange, pop, pop_many, push,
+    push_many,
 };
 use crate::arch;
 use crate::read_mostly::{self, READ_MOSTLY};
@@ -16,6 +17,12 @@ use core::ptr::{self, NonNull};
 const SHIFT: u32 = 8;
 const NR_CPUS: u32 = 2;
 const NR_PLACES: usize = 4;
+/// Parts of threads that are not registered, before those of the CPUs.
+const NR_UNREGISTERED: usize = 2;
+/// All parts, with one of a CPU that has no data but a stopper.
+const NR_PARTS: usize = NR_UNREGISTERED + NR_CPUS as usize + 1;
+
+static STOPPER: Stopper = Stopper::new();
 
 #[repr(C, align(256))]
 struct Part {
@@ -30,7 +37,7 @@ struct Part {
 const _: () = assert!(size_of::<Part>() == 1 << SHIFT);
 
 fn parts() -> *mut Part {
-    let part = |_| Part {
+    let part = |_: usize| Part {
         stack: ptr::null_mut(),
         places: [0; NR_PLACES + 2],
         guard: 0,
@@ -38,8 +45,12 @@ fn parts() -> *mut Part {
         counter: 0,
         cell: 0,
     };
-    let parts = Box::leak(Box::new([part(0), part(1)]));
+    let parts = Box::leak(Box::new([0; NR_PARTS].map(part)));
     for part in parts.iter_mut() {
+        part.stack = core::ptr::with_exposed_provenance_mut(STOPPER.top());
+    }
+    let parts = &mut parts[NR_UNREGISTERED..];
+    for part in &mut parts[..NR_CPUS as usize] {
         part.places[0] = END;
         part.places[NR_PLACES + 1] = END;
         part.stack = part.places.as_mut_ptr();
@@ -72,10 +83,18 @@ fn stack_of(parts: *mut Part) -> PerCpu<Stack, SHIFT> {
 fn a_thread_that_is_not_registered_gives_up() {
     allow();
     let stack = stack_of(parts());
-    // SAFETY: the parts are valid.
-    assert_eq!(unsafe { pop(stack) }, None);
-    // SAFETY: as above.
-    assert!(!unsafe { push(stack, object(1)) });
+    // What a thread's number is at first, and what libc makes of it if the kernel refuses.
+    for unregistered in [u32::MAX, u32::MAX - 1] {
+        pretend(unregistered);
+        // SAFETY: the parts are valid.
+        assert_eq!(unsafe { pop(stack) }, None);
+        // SAFETY: as above.
+        assert!(!unsafe { push(stack, object(1)) });
+    }
+    for at in stack.of_unregistered() {
+        // SAFETY: as above.
+        assert_eq!(unsafe { at.read() }.expose_provenance(), STOPPER.top());
+    }
     // SAFETY: as above.
     assert_eq!(unsafe { push_many(stack, &[object(1)]) }, 0);
     // SAFETY: as above.
@@ -213,8 +232,8 @@ fn a_counter_says_when_it_goes_around() {
 
 #[test]
 fn the_threads_word_is_its_own() {
-    assert_eq!(crate::thread_word(), 0);
-    assert_eq!(crate::replace_thread_word(5), 0);
+    assert_eq!(crate::thread_word(), crate::THREAD_WORD_AT_FIRST);
+    assert_eq!(crate::replace_thread_word(5), crate::THREAD_WORD_AT_FIRST);
     assert_eq!(crate::thread_word(), 5);
-    assert_eq!(std::thread::spawn(crate::thread_word).join().expect("it ran"), 0);
+    assert_eq!(std::thread::spawn(crate::thread_word).join().expect("it ran"), crate::THREAD_WORD_AT_FIRST);
 }

@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::mem::offset_of;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Once, OnceLock};
 
 use objcg_rseq::{END, PerCpu, Registration, Stack, Stopper, Sum, TaggedWord};
@@ -15,6 +15,15 @@ pub(crate) const NR_PLACES: usize = 512;
 pub(crate) const TAGS: [u32; 2] = [7, 1 << 31];
 /// Their limit.
 pub(crate) const LIMIT: u32 = 100;
+
+/// Parts of threads that are not registered, before those of the CPUs.
+const NR_UNREGISTERED: usize = 2;
+
+static STOPPER: Stopper = Stopper::new();
+
+fn nr_parts() -> usize {
+    NR_UNREGISTERED + nr_cpus() as usize
+}
 
 /// One CPU's part.
 #[repr(C, align(64))]
@@ -79,11 +88,16 @@ impl Area {
     }
 
     pub(crate) fn without_init() -> Area {
-        let layout = Layout::from_size_align((nr_cpus() as usize) << SHIFT, 1 << SHIFT).expect("a layout");
+        let layout = Layout::from_size_align(nr_parts() << SHIFT, 1 << SHIFT).expect("a layout");
         // SAFETY: the size is not 0.
         let memory = unsafe { alloc_zeroed(layout) };
-        let first = NonNull::new(memory.cast::<Part>()).unwrap_or_else(|| handle_alloc_error(layout));
-        let area = Area { first };
+        let memory = NonNull::new(memory.cast::<Part>()).unwrap_or_else(|| handle_alloc_error(layout));
+        // SAFETY: within the memory.
+        let area = Area { first: unsafe { memory.byte_add(NR_UNREGISTERED << SHIFT) } };
+        for stack in area.stack().of_unregistered() {
+            // SAFETY: within the memory, whose first parts these are; nobody else knows of them.
+            unsafe { stack.write(ptr::with_exposed_provenance_mut(STOPPER.top())) };
+        }
         for cpu in 0..nr_cpus() {
             // SAFETY: zeroes are a valid part, and nobody else knows of it.
             let part = unsafe { &mut *area.part(cpu) };
@@ -200,10 +214,15 @@ impl Area {
 
     /// A store into any part ends the process from now on.
     pub(crate) fn forbid_stores(self) {
-        let nr_bytes = (nr_cpus() as usize) << SHIFT;
+        let start = self.first.as_ptr().wrapping_byte_sub(NR_UNREGISTERED << SHIFT);
         // SAFETY: the parts are whole pages of this area alone, and never freed.
-        let result = unsafe { libc::mprotect(self.first.as_ptr().cast(), nr_bytes, libc::PROT_READ) };
+        let result = unsafe { libc::mprotect(start.cast(), nr_parts() << SHIFT, libc::PROT_READ) };
         assert_eq!(result, 0);
+    }
+
+    /// Leaves a CPU no stack that anything could be put on.
+    pub(crate) fn close(self, cpu: u32) {
+        self.top(cpu).store(self.stopper_top(cpu), Ordering::Relaxed);
     }
 
     /// Takes everything that is on a stack of this area's places, by hand: it is this thread's alone.

@@ -2,7 +2,9 @@
 
 use std::thread;
 
-use objcg_rseq::{Registration, current_cpu, init, register_thread, registration, unregister_thread};
+use objcg_rseq::{
+    Registration, THREAD_WORD_AT_FIRST, current_cpu, init, register_thread, registration, unregister_thread,
+};
 
 use crate::area::{Area, nr_cpus, object};
 use crate::child::{NO_LIBC_RSEQ, in_child};
@@ -118,6 +120,7 @@ fn only_cpu_0_has_data(expected: Registration) {
         return;
     }
     let area = Area::without_init();
+    area.close(1);
     assert!(pin(0, 1));
     assert_eq!(init(1), expected);
     in_a_thread(move || {
@@ -149,9 +152,9 @@ fn on_a_cpu_without_data_threads_register_and_unregister() {
 fn each_thread_has_its_word() {
     assert_eq!(objcg_rseq::HAS_THREAD_WORD, cfg!(any(target_arch = "x86_64", target_arch = "aarch64")));
     in_a_thread(|| {
-        assert_eq!(objcg_rseq::replace_thread_word(3), 0);
+        assert_eq!(objcg_rseq::replace_thread_word(3), THREAD_WORD_AT_FIRST);
         assert_eq!(objcg_rseq::thread_word(), 3);
-        in_a_thread(|| assert_eq!(objcg_rseq::thread_word(), 0));
+        in_a_thread(|| assert_eq!(objcg_rseq::thread_word(), THREAD_WORD_AT_FIRST));
         assert_eq!(objcg_rseq::thread_word(), 3);
     });
 }
