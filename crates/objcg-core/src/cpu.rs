@@ -22,7 +22,9 @@ use crate::os;
 use crate::sync::{AtomicUsize, Ordering};
 
 pub(crate) use afar::take_top;
-pub(crate) use area::{CpuWords, NR_WORDS, Stacks, Words, drift, empty, fence, hold_for_fork, release_after_fork};
+pub(crate) use area::{
+    CpuWords, NR_WORDS, Stacks, Words, drift, empty, fence, has_words, hold_for_fork, release_after_fork,
+};
 pub(crate) use objcg_rseq::{END, NO_OBJECT, THREAD_WORD_AT_FIRST};
 
 /// More CPUs than this share slots: ids fold onto the ones below.
@@ -105,11 +107,18 @@ fn this_cpu_slow() -> Option<CpuId> {
     if !area::init() || !objcg_rseq::register_thread() {
         return None;
     }
-    // libc takes the thread's memory back after its end: the kernel must not write to it any more.
-    if objcg_rseq::registration() == objcg_rseq::Registration::Own && !os::at_thread_exit(unregister) {
-        objcg_rseq::unregister_thread();
+    if objcg_rseq::registration() == objcg_rseq::Registration::Own {
+        unregister_at_exit();
     }
     objcg_rseq::current_cpu().map(CpuId)
+}
+
+/// Has this thread's own registration end with it, or at once: libc takes the thread's memory back after its end, when the kernel must not
+/// write to it any more.
+fn unregister_at_exit() {
+    if !os::at_thread_exit(unregister) {
+        objcg_rseq::unregister_thread();
+    }
 }
 
 /// Whether threads of this process can use restartable sequences. Decided once, and for the whole life of the process: a word
@@ -122,7 +131,8 @@ pub(crate) fn has_sections() -> bool {
     // Relaxed: every thread that finds it unknown comes to the same answer.
     match ANSWER.load(Ordering::Relaxed) {
         UNKNOWN => {
-            area::init_sections_alone();
+            // Without memory for the area there are none either, from then on.
+            area::init();
             let has_sections = objcg_rseq::registration() != objcg_rseq::Registration::Absent;
             ANSWER.store(if has_sections { YES } else { NO }, Ordering::Relaxed);
             has_sections

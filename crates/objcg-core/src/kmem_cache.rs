@@ -194,7 +194,7 @@ impl KmemCache {
 
 impl Drop for KmemCache {
     fn drop(&mut self) {
-        // With objects still in use nothing is destroyed: their descriptors go on pointing at a valid cache.
+        // With objects still in use nothing is destroyed: their descriptors go on naming a valid cache.
         let _destroyed = Cache::destroy(self.idx);
     }
 }

@@ -170,8 +170,8 @@ pub(crate) fn nr_cpu_numbers() -> Option<usize> {
     keeping_errno(|| read_possible_cpus().or_else(nr_bits_of_affinity))
 }
 
-/// The bits that the kernel has for a set of CPUs: where there is no `/sys`, a bound that is not far off, but for kernels built for
-/// thousands of CPUs.
+/// The bits that the kernel has for a set of CPUs: where there is no `/sys`, a bound that is not far off. `None` with kernels that are
+/// built for thousands of CPUs.
 fn nr_bits_of_affinity() -> Option<usize> {
     let mut set = [0u8; MOST_CPU_BITS / 8];
     // SAFETY: `set` is a valid buffer of the length that is passed; the kernel writes its set of CPUs there.
@@ -194,7 +194,8 @@ fn read_possible_cpus() -> Option<usize> {
     let nr_read = unsafe { libc::read(file, text.as_mut_ptr().cast(), text.len()) };
     // SAFETY: `file` was opened here and is closed once.
     unsafe { libc::close(file) };
-    let text = text.get(..usize::try_from(nr_read).ok()?)?;
+    // One that fills the buffer may have been cut.
+    let text = text.get(..usize::try_from(nr_read).ok()?).filter(|read| read.len() < text.len())?;
     highest_in_cpu_list(text).map(|highest| highest + 1)
 }
 
@@ -475,7 +476,14 @@ pub(crate) mod refusals {
 
 #[cfg(test)]
 mod tests {
-    use super::highest_in_cpu_list;
+    use super::{highest_in_cpu_list, nr_bits_of_affinity, read_possible_cpus};
+
+    #[test]
+    fn a_set_of_cpus_has_a_bit_for_each_number() {
+        if let (Some(nr_possible), Some(nr_bits)) = (read_possible_cpus(), nr_bits_of_affinity()) {
+            assert!(nr_possible <= nr_bits, "{nr_possible} CPUs, {nr_bits} bits");
+        }
+    }
 
     #[test]
     fn cpu_lists_end_with_the_highest() {

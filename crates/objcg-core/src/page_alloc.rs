@@ -80,6 +80,8 @@ pub(crate) fn alloc(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<R
     let head = pages.take(nr_pages.checked_add(align_pages - 1)?)?;
     let (head, zeroed) = pages.trim(head, nr_pages, align_pages);
     NR_IN_USE.fetch_add(nr_pages as usize, Ordering::Relaxed);
+    // No count and no owner yet, for walks.
+    page(head).set_head(PageIdx::NONE);
     mark_used(head, nr_pages, kind);
     Some(Run { head, nr_pages, zeroed })
 }
@@ -299,9 +301,11 @@ impl PageAlloc {
 
 /// Sets the descriptors of a run that is handed out: its head, and its last page, which must not look free any more.
 fn mark_used(run: PageIdx, nr_pages: u32, kind: PageKind) {
-    let last = run.add(nr_pages - 1);
-    page(last).set_kind(PageKind::Tail);
-    page(last).set_head(run);
+    if nr_pages > 1 {
+        let last = run.add(nr_pages - 1);
+        page(last).set_kind(PageKind::Tail);
+        page(last).set_head(run);
+    }
     page(run).set_kind(kind);
     page(run).set_nr_pages(nr_pages);
 }
@@ -381,6 +385,10 @@ pub(crate) fn head_of(addr: usize) -> PageIdx {
         PageKind::Tail | PageKind::Free | PageKind::Releasing => page(idx).head(),
         _ => idx,
     };
+    // Of a page that is handed out meanwhile it may be a count or an owner.
+    if head > idx {
+        die!("{addr:#x}: not the address of an object");
+    }
     let run = page(head);
     let past_start = addr.wrapping_sub(address(head).as_ptr() as usize);
     if past_start >= run.nr_pages() as usize * PAGE_SIZE {

@@ -68,6 +68,11 @@ mod chunked {
 
         /// A slot that the caller owns: new ones are zero, reused ones as they were left.
         pub(crate) fn alloc(&self) -> Option<u32> {
+            self.alloc_below(u32::MAX)
+        }
+
+        /// The same, with a number below `bound`, if no other call ever asks for more.
+        pub(crate) fn alloc_below(&self, bound: u32) -> Option<u32> {
             let mut free = self.free.lock();
             if free.first != 0 {
                 let idx = free.first - 1;
@@ -76,6 +81,9 @@ mod chunked {
                 return Some(idx);
             }
             let idx = self.nr_made.load(Ordering::Relaxed);
+            if idx >= bound {
+                return None;
+            }
             let chunk = self.chunks.get((idx / Self::PER_CHUNK) as usize)?;
             if chunk.load(Ordering::Relaxed).is_null() {
                 // Release pairs with the Acquire in `get`. The memory is zero: a valid `T` in every slot.

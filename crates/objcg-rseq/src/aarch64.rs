@@ -95,7 +95,7 @@ macro_rules! begin_on_stack {
 macro_rules! check {
     ($out:literal) => {
         concat!(
-            // Acquire pairs with the Release of `init`: every area is ready.
+            // Acquire pairs with the Release of `init`.
             "adrp {area}, {read_mostly}\n",
             "add {area}, {area}, :lo12:{read_mostly} + {nr_cpus}\n",
             "ldar {area:w}, [{area}]\n",

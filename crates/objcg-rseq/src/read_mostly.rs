@@ -9,7 +9,7 @@ pub(crate) struct ReadMostly {
     /// Offset from the thread pointer of the area that the sections use. Before `init` it is 0, which is of nothing that may be
     /// written to: x86-64's callers saw `init` return, and aarch64's sections give up.
     offset: AtomicIsize,
-    /// CPUs below this have data. 0 before `init`, and where there are no sections: all give up.
+    /// CPUs below this have data. 0 before `init`, and where there are no sections: all that read it give up.
     pub(crate) nr_cpus: AtomicU32,
 }
 

@@ -37,8 +37,8 @@ const ABSENT: u8 = 3;
 
 static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// Finds out who registers threads, and lets sections run on CPUs below `nr_cpus`: every per-CPU area must be ready. No section
-/// may be called before this has returned. With 0 there shall be none: registration is absent then.
+/// Finds out who registers threads, and lets sections run on CPUs below `nr_cpus`. No section may be called before this has
+/// returned, and none on an area that is not ready. With 0 there shall be none: registration is absent then.
 ///
 /// To be called by one thread at a time; once it has returned, later calls only say what was found. Sections in a process
 /// whose kernel has no fence for them would be of use only to those who never need another CPU's data, so there they stay

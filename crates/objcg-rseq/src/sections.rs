@@ -11,8 +11,8 @@ use crate::arch;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64"), not(objcg_rseq_absent)))]
 mod tests;
 
-/// What [`pop_raw`] returns the address of if it has found no object: a word that is neither an address
-/// nor the negative of one, for those who look into an object before they know that they have one.
+/// What [`pop_raw`] returns the address of if it has found no object: a word that is no address and no
+/// thread's word, for those who look into an object before they know that they have one.
 pub static NO_OBJECT: AtomicU64 = AtomicU64::new(1 << 62);
 
 /// The top of a stack of objects: points at the place of the last one.

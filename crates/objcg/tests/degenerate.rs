@@ -50,23 +50,26 @@ fn work_as_ever() {
     let tenant = group("tenant");
     let counter = PerCpuCounter::new().expect("memory");
     thread::scope(|scope| {
+        let mut threads = Vec::new();
         for nth in 0..NR_THREADS {
             let (send, receive) = mpsc::sync_channel::<Vec<u8>>(64);
             let (tenant, counter) = (&tenant, &counter);
-            scope.spawn(move || {
+            threads.push(scope.spawn(move || {
                 let _inside = tenant.enter();
                 for number in 0..NR_OBJECTS {
                     let nr_bytes = 1 + (number * 37 + nth * 911) % 5_000;
                     send.send(vec![number as u8; nr_bytes]).expect("the other thread listens");
                 }
-            });
-            scope.spawn(move || {
+            }));
+            threads.push(scope.spawn(move || {
                 for (number, object) in receive.into_iter().enumerate() {
                     assert!(object.iter().all(|byte| *byte == number as u8));
                     counter.add(1);
                 }
-            });
+            }));
         }
+        // To their very ends: what a channel has left for a thread is the thread's until then, and the tenant's.
+        threads.into_iter().for_each(|thread| thread.join().expect("nothing panics"));
     });
     assert_eq!(counter.sum(), (NR_THREADS * NR_OBJECTS) as i64);
     drop(counter);

@@ -10,10 +10,10 @@
 
 use core::ptr::{self, NonNull};
 
-use objcg_rseq::{PerCpu, Stack, Stopper, TaggedWord};
+use objcg_rseq::{PerCpu, Registration, Stack, Stopper, TaggedWord};
 
 use super::afar::keep_away;
-use super::{CpuId, nr_cpus};
+use super::{CpuId, nr_cpus, unregister_at_exit};
 use crate::os;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering};
 
@@ -45,11 +45,16 @@ static EMPTY: Stopper = Stopper::new();
 
 /// CPU 0's part; null until the area is made.
 static AREA: AtomicPtr<Part> = AtomicPtr::new(ptr::null_mut());
-/// Parts of CPUs; set before `AREA`.
+/// Parts of CPUs; set before `AREA`. None where there are no sections: nobody asks for them then.
 static NR_PARTS: AtomicUsize = AtomicUsize::new(0);
-static MAKING: Lock<()> = Lock::new(());
+/// Whether it was decided that there are no sections.
+static MAKING: Lock<bool> = Lock::new(false);
+/// As many CPUs Linux can have. The area reserves that much address space, so that a number beyond all that were announced (a process
+/// that was moved to a wider machine) is a bad access and nothing worse.
+const MOST_CPUS: usize = 8192;
 
-/// Makes the area, once; false without memory for it. It is there for threads without sections as well.
+/// Makes the area, once, and has sections run; false without memory for it. Where CPUs' numbers have no bound, or there is no memory for
+/// a part of each, there are no sections, and the area has the parts of threads without registration only.
 ///
 /// Whoever has an address of the area has it by way of `AREA`, so sections are ready when he calls one. Whoever has an object
 /// has a slab, whose making called this.
@@ -57,32 +62,38 @@ pub(super) fn init() -> bool {
     if !AREA.load(Ordering::Acquire).is_null() {
         return true;
     }
-    let _making = MAKING.lock();
+    let mut has_none = MAKING.lock();
     if !AREA.load(Ordering::Acquire).is_null() {
         return true;
     }
-    init_sections();
-    let nr_parts = os::nr_cpu_numbers().unwrap_or(0).max(nr_cpus());
-    let Some(area) = os::map((NR_UNREGISTERED + nr_parts) << SHIFT) else { return false };
+    let nr_parts = if *has_none { None } else { os::nr_cpu_numbers().map(|nr_numbers| nr_numbers.max(nr_cpus())) };
+    let of_all = nr_parts.and_then(|nr_parts| Some((nr_parts, map_parts(nr_parts)?)));
+    *has_none = of_all.is_none();
+    if objcg_rseq::init(if *has_none { 0 } else { nr_cpus() as u32 }) == Registration::Own {
+        // This thread was the first.
+        unregister_at_exit();
+    }
+    let Some((nr_parts, first)) = of_all.or_else(|| Some((0, map_parts(0)?))) else { return false };
     NR_PARTS.store(nr_parts, Ordering::Relaxed);
-    // SAFETY: inside the mapping.
-    let first = unsafe { area.byte_add(NR_UNREGISTERED << SHIFT) }.cast::<Part>();
     make_empty(Stacks::of_part(first, NOBODYS));
     // Release pairs with the Acquire of whoever asks for an address in it.
     AREA.store(first.as_ptr(), Ordering::Release);
     true
 }
 
-/// Finds out, once, who registers threads, and lets sections run.
-pub(super) fn init_sections_alone() {
-    let _making = MAKING.lock();
-    init_sections();
-}
-
-/// The same, while the area's making is held. Without a bound of the machine's CPU numbers nobody can have a stack for each of
-/// them: then there are no sections.
-fn init_sections() {
-    objcg_rseq::init(if os::nr_cpu_numbers().is_some() { nr_cpus() as u32 } else { 0 });
+/// Parts of so many CPUs, behind those of threads that are not registered: CPU 0's.
+fn map_parts(nr_parts: usize) -> Option<NonNull<Part>> {
+    let nr_used = (NR_UNREGISTERED + nr_parts) << SHIFT;
+    let nr_reserved = if os::address_space_limit().is_none() { nr_used.max(MOST_CPUS << SHIFT) } else { nr_used };
+    let area = os::reserve(nr_reserved)?;
+    // SAFETY: a part of a reservation that nobody else knows of.
+    if !unsafe { os::commit(area, nr_used) } {
+        // SAFETY: as above, and nothing refers to it.
+        unsafe { os::unmap(area, nr_reserved) };
+        return None;
+    }
+    // SAFETY: inside the mapping.
+    Some(unsafe { area.byte_add(NR_UNREGISTERED << SHIFT) }.cast())
 }
 
 /// Has the stacks of a number be empty, unless they are or were that already: words of no stack are 0.
@@ -119,10 +130,18 @@ pub(crate) fn drift(top: usize) -> Option<isize> {
 
 fn part(cpu: CpuId) -> Option<&'static Part> {
     let first = NonNull::new(AREA.load(Ordering::Acquire))?;
+    if cpu.index() >= NR_PARTS.load(Ordering::Relaxed) {
+        return None;
+    }
     // SAFETY: each CPU's part is inside the area.
     let part = unsafe { first.byte_add(cpu.index() << SHIFT) };
     // SAFETY: the area is never freed. What sections change in it is only accessed as atomics.
     Some(unsafe { part.as_ref() })
+}
+
+/// Whether there are words of a CPU.
+pub(crate) fn has_words(cpu: CpuId) -> bool {
+    part(cpu).is_some()
 }
 
 /// The stacks of one number: a top word in each part; or null, of who has not asked for any yet.
@@ -225,7 +244,8 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    /// The words of a number, modulo [`NR_WORDS`]; `None` if the area was not made.
+    /// The words of a number, modulo [`NR_WORDS`]; `None` if the area was not made. Sections find those
+    /// of the CPU, if it has a part.
     #[inline]
     pub(crate) fn of_number(number: usize) -> Option<Words> {
         let first = NonNull::new(AREA.load(Ordering::Acquire))?;
@@ -248,7 +268,7 @@ impl Words {
         unsafe { objcg_rseq::compare_add(words, PerCpu::new(guard.cast()), tag, delta) }
     }
 
-    /// This number's word of a CPU, to be looked at.
+    /// This number's word of a CPU that [`has_words`], to be looked at.
     pub(crate) fn of_cpu(self, cpu: CpuId) -> &'static AtomicU64 {
         let word = PerCpu::<AtomicU64, SHIFT>::new(self.address().cast()).of_cpu(cpu.0);
         // SAFETY: the word is inside the area, which is never freed; it is the first field of a `TaggedWord`.
@@ -278,7 +298,7 @@ pub(crate) struct CpuWords {
 }
 
 impl CpuWords {
-    /// Waits for the CPU's words; `None` if the area was not made.
+    /// Waits for the CPU's words; `None` if the area was not made, or has no part of the CPU.
     pub(crate) fn hold(cpu: CpuId) -> Option<CpuWords> {
         let part = part(cpu)?;
         Some(CpuWords { part, cpu, _lock: part.words_lock.lock() })

@@ -13,7 +13,7 @@ use core::ptr;
 
 use super::charge::VESSELS;
 use super::stock::{NR_SLOTS, Residue, StockSlot, after_refill};
-use crate::cpu::{CpuId, CpuWords, NR_WORDS, Words, nr_cpus, this_cpu};
+use crate::cpu::{CpuId, CpuWords, NR_WORDS, Words, has_words, nr_cpus, this_cpu};
 use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageKind};
 use crate::sync::{AtomicPtr, Ordering};
@@ -152,7 +152,8 @@ fn drain_words(cpu: CpuId, test: &impl Fn(u32) -> bool, sink: &mut impl FnMut(Re
 }
 
 fn residues_of(cpu: CpuId) -> impl Iterator<Item = Residue> {
-    let words = (0..nr_in_use(NR_WORDS)).map_while(Words::of_number);
+    let nr_words = if has_words(cpu) { nr_in_use(NR_WORDS) } else { 0 };
+    let words = (0..nr_words).map_while(Words::of_number);
     words.filter_map(move |word| Residue::from_word(word.of_cpu(cpu).load(Ordering::Relaxed)))
 }
 

@@ -1,10 +1,10 @@
 //! A cache: all slabs of one object size, shared by all groups (the kernel's `struct kmem_cache`).
 //!
-//! Caches are static (size classes, the engine's own) or live in a type-stable table (typed caches), so a descriptor's
-//! pointer to its cache is good for ever. The shape of a cache is written once, before its first object; what changes is
+//! Caches are static (size classes, the engine's own) or live in a type-stable table (typed caches), so the number of a cache
+//! in a descriptor is good for ever. The shape of a cache is written once, before its first object; what changes is
 //! under the cache's locks. Objects come and go through [`super::cpu_sheaves`], or straight from [`super::lists`].
 
-#![expect(unsafe_code, reason = "descriptors point at their cache")]
+#![expect(unsafe_code, reason = "says that zero is a valid cache")]
 
 use core::hint;
 use core::mem;
@@ -131,20 +131,15 @@ impl Cache {
 
     /// A cache from the table, and its number. `size` and `geometry` were checked.
     pub(crate) fn create(size: usize, geometry: SlabGeometry, with_sheaves: bool, keep_empty: u32) -> Option<u32> {
-        let idx = TABLE.alloc()?;
+        let idx = TABLE.alloc_below((1 << u16::BITS) - meta::END_NUMBER as u32)?;
         let cache = TABLE.get(idx);
-        let number = meta::END_NUMBER + idx as usize;
-        if number > usize::from(u16::MAX) {
-            TABLE.free(idx);
-            return None;
-        }
         cache.reciprocal.store(reciprocal(size), Ordering::Relaxed);
         cache.size.store(size as u32, Ordering::Relaxed);
         cache.nr_objects.store(geometry.objects, Ordering::Relaxed);
         cache.nr_pages.store(geometry.pages, Ordering::Relaxed);
         cache.keep_empty.store(keep_empty, Ordering::Relaxed);
         cache.sheaf_size.set(if with_sheaves { SheafSize::for_objects(size) } else { SheafSize::NONE });
-        cache.number.store(number as u32, Ordering::Relaxed);
+        cache.number.store(meta::END_NUMBER as u32 + idx, Ordering::Relaxed);
         Some(idx)
     }
 

@@ -126,7 +126,7 @@ impl Cache {
         let owner = object.owner_in(vector);
         let marked = free.marked();
         if marked != u64::from(owner.load(Ordering::Relaxed)) {
-            report_lost_mark(free.address(), self.size());
+            free.report_lost_mark(self.size());
         }
         let own = if vector.sole_owner().is_none() { Some(owner) } else { self.new_owner_word(free.address()) };
         let Some(owner) = own else { return false };
@@ -297,6 +297,14 @@ impl Cache {
         nr_waiting
     }
 
+    /// Whether an object is in some sheaf, as far as can be seen while others are at work.
+    pub(super) fn seems_to_hold(&self, address: NonNull<u8>) -> bool {
+        let mut seen = false;
+        self.for_each_slot(|cpu, slot| seen = seen || slot.seems_to_hold(self, cpu, address));
+        self.barn.for_each_full(|sheaf| seen = seen || sheaf.iter().any(|object| object.address() == address));
+        seen
+    }
+
     fn retire(&self, mut sheaf: Sheaf) {
         self.put_all(&mut sheaf);
         sheaf.free();
@@ -327,12 +335,6 @@ impl Cache {
     }
 }
 
-#[cold]
-#[inline(never)]
-fn report_lost_mark(address: NonNull<u8>, size: usize) -> ! {
-    die!("{address:p}: freed twice, or written to after it was freed: {size} bytes")
-}
-
 impl CpuSheaves {
     /// The slot with all its sheaves in the pair, whatever CPU this is.
     pub(super) fn take(&self, cache: &Cache, cpu: CpuId) -> Guard<'_, Pair> {
@@ -348,6 +350,15 @@ impl CpuSheaves {
             || pair.on_stack.as_ref().is_some_and(|on_stack| {
                 let top = cache.stacks().top(cpu).load(Ordering::Relaxed);
                 on_stack.words(top).filter_map(SlabObject::alleged_owner).any(test)
+            })
+    }
+
+    fn seems_to_hold(&self, cache: &Cache, cpu: CpuId, address: NonNull<u8>) -> bool {
+        let pair = self.0.lock();
+        pair.sheaves().any(|sheaf| sheaf.iter().any(|object| object.address() == address))
+            || pair.on_stack.as_ref().is_some_and(|on_stack| {
+                let top = cache.stacks().top(cpu).load(Ordering::Relaxed);
+                on_stack.words(top).any(|word| word == address.addr().get())
             })
     }
 

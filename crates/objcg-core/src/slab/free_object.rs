@@ -11,6 +11,7 @@ use core::ptr::NonNull;
 
 use crate::cpu::NO_OBJECT;
 use crate::hooks::{self, UNCHARGED};
+use crate::report::die;
 
 /// An object that is in nobody's hands. It has at least 8 bytes, aligned to 8, which are the engine's until it is handed out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,13 @@ impl FreeObject {
     #[inline(always)]
     pub(super) fn marked(self) -> u64 {
         self.word().wrapping_sub(UNCHARGED)
+    }
+
+    /// Ends the process: the object, of `size` bytes, is in two sheaves, or somebody has written to it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn report_lost_mark(self, size: usize) -> ! {
+        die!("{:p}: freed twice, or written to after it was freed: {size} bytes", self.0)
     }
 
     /// Marks the object as charged to `owner`. A live object that holds this by chance or design only costs a search.
