@@ -69,15 +69,17 @@ pub(super) fn init() -> bool {
     let nr_parts = if *has_none { None } else { os::nr_cpu_numbers().map(|nr_numbers| nr_numbers.max(nr_cpus())) };
     let of_all = nr_parts.and_then(|nr_parts| Some((nr_parts, map_parts(nr_parts)?)));
     *has_none = of_all.is_none();
-    if objcg_rseq::init(if *has_none { 0 } else { nr_cpus() as u32 }) == Registration::Own {
-        // This thread was the first.
-        unregister_at_exit();
-    }
+    let registration = objcg_rseq::init(if *has_none { 0 } else { nr_cpus() as u32 });
     let Some((nr_parts, first)) = of_all.or_else(|| Some((0, map_parts(0)?))) else { return false };
     NR_PARTS.store(nr_parts, Ordering::Relaxed);
     make_empty(Stacks::of_part(first, NOBODYS));
     // Release pairs with the Acquire of whoever asks for an address in it.
     AREA.store(first.as_ptr(), Ordering::Release);
+    drop(has_none);
+    if registration == Registration::Own {
+        // This thread was the first. Under no lock: libc may allocate for it.
+        unregister_at_exit();
+    }
     true
 }
 
