@@ -45,12 +45,12 @@ static EMPTY: Stopper = Stopper::new();
 
 /// CPU 0's part; null until the area is made.
 static AREA: AtomicPtr<Part> = AtomicPtr::new(ptr::null_mut());
-/// Parts of CPUs; set before `AREA`. None where there are no sections: nobody asks for them then.
+/// Parts of CPUs; set before `AREA`. None where it was decided that there are no sections.
 static NR_PARTS: AtomicUsize = AtomicUsize::new(0);
 /// Whether it was decided that there are no sections.
 static MAKING: Lock<bool> = Lock::new(false);
-/// As many CPUs Linux can have. The area reserves that much address space, so that a number beyond all that were announced (a process
-/// that was moved to a wider machine) is a bad access and nothing worse.
+/// As many CPUs Linux can have. Unless address space is limited the area reserves room for as many, so that a number beyond all that were
+/// announced (a process that was moved to a wider machine) is a bad access and nothing worse.
 const MOST_CPUS: usize = 8192;
 
 /// Makes the area, once, and has sections run; false without memory for it. Where CPUs' numbers have no bound, or there is no memory for
@@ -86,7 +86,8 @@ pub(super) fn init() -> bool {
 /// Parts of so many CPUs, behind those of threads that are not registered: CPU 0's.
 fn map_parts(nr_parts: usize) -> Option<NonNull<Part>> {
     let nr_used = (NR_UNREGISTERED + nr_parts) << SHIFT;
-    let nr_reserved = if os::address_space_limit().is_none() { nr_used.max(MOST_CPUS << SHIFT) } else { nr_used };
+    let nr_reserved =
+        if os::address_space_limit().is_none() { nr_used.max((NR_UNREGISTERED + MOST_CPUS) << SHIFT) } else { nr_used };
     let area = os::reserve(nr_reserved)?;
     // SAFETY: a part of a reservation that nobody else knows of.
     if !unsafe { os::commit(area, nr_used) } {
