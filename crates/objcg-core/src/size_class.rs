@@ -1,7 +1,7 @@
 //! Size classes: one const table, both directions, and the slab that each class is cut from.
 //!
 //! Up to 128 bytes the classes are 8 or 16 bytes apart, above it eight to a doubling, so that an object wastes at most
-//! 1/9 of its slot, and above 512 bytes four: at most 1/5, and less on the whole, since each class has some objects at hand on every
+//! 1/9 of its slot, and above 1 KiB four: at most 1/5, and less on the whole, since each class has some objects at hand on every
 //! CPU. The largest class is 32 KiB. A class that is a power of two is naturally aligned. Many objects are a power of two with a
 //! header: just above each there is another class, of which fifteen fill the space of sixteen powers of two.
 
@@ -16,7 +16,7 @@ const FINE_MAX_SHIFT: u32 = 7;
 /// log2 of the steps to a doubling, and for objects of more than [`COARSE`] bytes.
 const STEPS_SHIFT: u32 = 3;
 const COARSE_STEPS_SHIFT: u32 = 2;
-const COARSE: usize = 512;
+const COARSE: usize = 1024;
 const NR_DOUBLINGS: usize = 8;
 
 /// The first class of each doubling: that of a power of two with a header; the steps follow.
@@ -28,6 +28,7 @@ pub(crate) const MAX_SIZE: usize = FINE_MAX << NR_DOUBLINGS;
 
 /// Bytes of the class for a power of two with a header, by doubling.
 const WITH_HEADER: [u32; NR_DOUBLINGS] = with_header();
+const CACHE_LINE: usize = 64;
 /// Bytes of each class, ascending.
 const SIZES: [u32; NR_CLASSES] = sizes();
 /// Class of each size up to `FINE_MAX`, by 8-byte step.
@@ -64,6 +65,11 @@ impl SizeClass {
         // Only in the first step may the object be one with a header.
         let above_header = (nr_bytes > WITH_HEADER[doubling] as usize) as u8;
         Some(SizeClass(FIRST_CLASS[doubling] + step + above_header))
+    }
+
+    /// The class of the engine's own small memory: at least a cache line, or neighbours of different CPUs would share lines.
+    pub(crate) const fn for_engine(nr_bytes: usize) -> Option<SizeClass> {
+        Self::of_size(if nr_bytes < CACHE_LINE { CACHE_LINE } else { nr_bytes })
     }
 
     /// The smallest class that holds `nr_bytes` and whose objects all lie at multiples of `align`, a power of two.
@@ -135,21 +141,49 @@ pub struct SlabGeometry {
 impl SlabGeometry {
     /// Smallest slab: below it the lock and the descriptor are shared by too few objects.
     const MIN_PAGES: u32 = 4;
+    /// Slabs up to this are looked for one that wastes nearly nothing.
+    const FEW_PAGES: u32 = 9;
     const MAX_PAGES: u32 = 256;
     const MIN_OBJECTS: u32 = 4;
 
-    /// The smallest slab that wastes at most 1/32 of itself at its end, of at least four pages and four objects if these are not
-    /// dear.
+    /// The smallest slab of four to nine pages that wastes at most 1/128 of its bytes, at its end and behind the owner words of its
+    /// objects; if there is none the smallest of at least four that wastes at most 1/32. Of at least four objects. Of dear ones the
+    /// smallest at all that wastes at most 1/32.
     pub(crate) const fn for_size(size: usize) -> SlabGeometry {
-        let (mut pages, min_objects) = if is_dear(size) { (1, 1) } else { (Self::MIN_PAGES, Self::MIN_OBJECTS) };
-        loop {
-            let nr_bytes = pages as usize * PAGE_SIZE;
-            let objects = (nr_bytes / size) as u32;
-            let tail = nr_bytes % size;
-            if (objects >= min_objects && tail * 32 <= nr_bytes) || pages >= Self::MAX_PAGES {
-                return SlabGeometry { pages, objects };
-            }
-            pages += 1;
+        if is_dear(size) {
+            return Self::smallest(size, 1, Self::MAX_PAGES, 32);
+        }
+        let good = Self::smallest(size, Self::MIN_PAGES, Self::FEW_PAGES, 128);
+        if good.is_good_for(size, 128) { good } else { Self::smallest(size, Self::MIN_PAGES, Self::MAX_PAGES, 32) }
+    }
+
+    /// The smallest that wastes at most one byte in `share`, or that of `max_pages`.
+    const fn smallest(size: usize, min_pages: u32, max_pages: u32, share: usize) -> SlabGeometry {
+        let mut geometry = Self::of_pages(size, min_pages);
+        while !geometry.is_good_for(size, share) && geometry.pages < max_pages {
+            geometry = Self::of_pages(size, geometry.pages + 1);
+        }
+        geometry
+    }
+
+    const fn of_pages(size: usize, pages: u32) -> SlabGeometry {
+        SlabGeometry { pages, objects: (pages as usize * PAGE_SIZE / size) as u32 }
+    }
+
+    /// Whether it has enough objects and wastes at most one byte in `share`.
+    const fn is_good_for(self, size: usize, share: usize) -> bool {
+        let nr_bytes = self.pages as usize * PAGE_SIZE;
+        let min_objects = if is_dear(size) { 1 } else { Self::MIN_OBJECTS };
+        let tail = nr_bytes - self.objects as usize * size;
+        self.objects >= min_objects && (tail + self.owner_slack()) * share <= nr_bytes
+    }
+
+    /// Bytes behind the owner words in the engine's memory for them.
+    const fn owner_slack(self) -> usize {
+        let nr_bytes = self.objects as usize * size_of::<u32>();
+        match SizeClass::for_engine(nr_bytes) {
+            Some(class) => class.size() - nr_bytes,
+            None => nr_bytes.next_multiple_of(PAGE_SIZE) - nr_bytes,
         }
     }
 
@@ -250,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn waste_above_128_bytes_is_at_most_a_ninth_and_above_512_a_fifth() {
+    fn waste_above_128_bytes_is_at_most_a_ninth_and_above_a_kibibyte_a_fifth() {
         for nr_bytes in 129..=MAX_SIZE {
             let size = SizeClass::of_size(nr_bytes).unwrap().size();
             let share = if nr_bytes > COARSE { 5 } else { 9 };
@@ -283,14 +317,39 @@ mod tests {
     }
 
     #[test]
-    fn slabs_waste_at_most_a_thirty_second_at_their_end() {
+    fn slabs_of_classes_waste_next_to_nothing() {
         for class in SizeClass::all() {
             let size = class.size();
             let geometry = SlabGeometry::for_size(size);
             let slab_bytes = geometry.pages as usize * 4096;
             let used_bytes = geometry.objects as usize * size;
-            assert!(used_bytes <= slab_bytes && (slab_bytes - used_bytes) * 32 <= slab_bytes);
+            // No few pages are nearly full of those of 4,368 bytes.
+            let is_tight = !is_dear(size) && size != 4368;
+            let share = if is_tight { 128 } else { 32 };
+            assert!(used_bytes <= slab_bytes, "{geometry:?} of {size}");
+            assert!((slab_bytes - used_bytes) * share <= slab_bytes, "{geometry:?} of {size}");
             assert!(geometry.objects >= if is_dear(size) { 1 } else { 4 });
+            assert!(!is_tight || (4..=9).contains(&geometry.pages), "{geometry:?} of {size}");
         }
+    }
+
+    #[test]
+    fn slabs_of_any_size_waste_at_most_a_thirty_second() {
+        for size in 1..=MAX_SIZE {
+            let geometry = SlabGeometry::for_size(size);
+            let slab_bytes = geometry.pages as usize * 4096;
+            assert!((slab_bytes - geometry.objects as usize * size) * 32 <= slab_bytes, "{geometry:?} of {size}");
+        }
+    }
+
+    #[test]
+    fn owner_words_fill_what_the_engine_takes_for_them() {
+        let (mut nr_bytes, mut slack) = (0, 0);
+        for class in SizeClass::all().filter(|class| !is_dear(class.size())) {
+            let geometry = SlabGeometry::for_size(class.size());
+            nr_bytes += geometry.pages as usize * 4096;
+            slack += geometry.owner_slack();
+        }
+        assert!(slack * 256 <= nr_bytes, "{slack} of {nr_bytes}");
     }
 }

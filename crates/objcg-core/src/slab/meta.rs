@@ -14,9 +14,6 @@ use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageKind, Run};
 use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry};
 
-/// Below a cache line, neighbours of different CPUs would share lines.
-const MIN_SIZE: usize = 64;
-
 static CACHES: [Cache; NR_CLASSES] = caches();
 /// The first number of these caches: behind those of the size classes.
 const FIRST_NUMBER: usize = NR_CLASSES;
@@ -42,7 +39,7 @@ pub(super) fn of_number(number: usize) -> Option<&'static Cache> {
 
 /// Zeroed memory of at least `nr_bytes`, aligned to 64 bytes when that is a multiple of 64.
 pub(crate) fn alloc(nr_bytes: usize) -> Option<NonNull<u8>> {
-    let (memory, zeroed) = match class_of(nr_bytes) {
+    let (memory, zeroed) = match SizeClass::for_engine(nr_bytes) {
         Some(class) => (CACHES[class.index()].take_one()?.address(), false),
         None => {
             let run = page_alloc::alloc(u32::try_from(nr_bytes.div_ceil(PAGE_SIZE)).ok()?, 1, PageKind::Engine)?;
@@ -61,7 +58,7 @@ pub(crate) fn alloc(nr_bytes: usize) -> Option<NonNull<u8>> {
 /// # Safety
 /// Nothing refers to the memory any more.
 pub(crate) unsafe fn free(memory: NonNull<u8>, nr_bytes: usize) {
-    match class_of(nr_bytes) {
+    match SizeClass::for_engine(nr_bytes) {
         Some(class) => CACHES[class.index()].put_one(FreeObject::at(memory)),
         None => {
             page_alloc::free(Run::of_head(page_alloc::idx_of(memory.addr().get())));
@@ -71,11 +68,7 @@ pub(crate) unsafe fn free(memory: NonNull<u8>, nr_bytes: usize) {
 
 /// Bytes that [`alloc`] really takes for `nr_bytes`.
 pub(crate) fn full_size(nr_bytes: usize) -> usize {
-    class_of(nr_bytes).map_or(nr_bytes.next_multiple_of(PAGE_SIZE), SizeClass::size)
-}
-
-fn class_of(nr_bytes: usize) -> Option<SizeClass> {
-    SizeClass::of_size(nr_bytes.max(MIN_SIZE))
+    SizeClass::for_engine(nr_bytes).map_or(nr_bytes.next_multiple_of(PAGE_SIZE), SizeClass::size)
 }
 
 /// Locks of these caches, for a `fork`.
