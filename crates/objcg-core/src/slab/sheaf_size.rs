@@ -9,11 +9,11 @@
 //! | | objects | bytes |
 //! |---|---|---|
 //! | first size | 2 … 61 | 4 KiB |
-//! | largest | 4 … 509 | 64 KiB |
+//! | largest | 4 … 1021 | 64 KiB |
 //! | smallest, while slabs stand empty | 2 … 4 | 4 KiB |
 //! | of objects above 8 KiB ([`is_dear`]), always | 1 | 32 KiB |
 //!
-//! With header and lid, 61 and 509 objects make sheaves of 512 bytes and 4 KiB. All that grew share [`EXTRA_BYTES`] and a part of the
+//! With header and lid, 61 and 1,021 objects make sheaves of 512 bytes and 8 KiB. All that grew share [`EXTRA_BYTES`] and a part of the
 //! memory in use. When that is used up all lose half of what they have learnt: sizes, places in the barn, and how readily sheaves are
 //! emptied. So what was learnt once and is not needed any more is forgotten, and those that need it have it back at once.
 
@@ -25,7 +25,7 @@ use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, OwnLines};
 const FIRST_BYTES: usize = 4 << 10;
 const FIRST_OBJECTS: (usize, usize) = (2, 61);
 const LARGEST_BYTES: usize = 64 << 10;
-const LARGEST_OBJECTS: (usize, usize) = (4, 509);
+const LARGEST_OBJECTS: (usize, usize) = (4, 1021);
 const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// Bytes by which all sheaf sizes together may exceed the first ones: this, and a share of the pages in use, which is larger of what
