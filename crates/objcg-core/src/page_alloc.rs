@@ -86,6 +86,15 @@ pub(crate) fn alloc(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<R
     Some(Run { head, nr_pages, zeroed })
 }
 
+/// Takes `nr_pages` of zeroes for the engine itself.
+pub(crate) fn alloc_zeroed(nr_pages: u32) -> Option<Run> {
+    let run = alloc(nr_pages, 1, PageKind::Engine)?;
+    if !run.zeroed {
+        region::zero(&run);
+    }
+    Some(run)
+}
+
 /// Gives a run back.
 pub(crate) fn free(run: Run) {
     let mut pages = PAGES.lock();

@@ -15,7 +15,7 @@ mod chunked {
     #[cfg(not(loom))]
     use crate::os::PAGE_SIZE;
     #[cfg(not(loom))]
-    use crate::page_alloc::{self, PageKind};
+    use crate::page_alloc;
     use crate::sync::{AtomicPtr, AtomicU32, Lock, Ordering};
 
     #[cfg(not(loom))]
@@ -139,13 +139,7 @@ mod chunked {
 
     #[cfg(not(loom))]
     fn new_chunk() -> Option<*mut u8> {
-        let run = page_alloc::alloc(CHUNK_PAGES, 1, PageKind::Engine)?;
-        let address = run.address();
-        if !run.zeroed {
-            // SAFETY: the run is ours alone and has CHUNK_BYTES.
-            unsafe { address.write_bytes(0, CHUNK_BYTES) };
-        }
-        Some(address.as_ptr())
+        Some(page_alloc::alloc_zeroed(CHUNK_PAGES)?.address().as_ptr())
     }
 }
 

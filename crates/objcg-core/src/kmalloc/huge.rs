@@ -12,7 +12,7 @@ use super::Pages;
 use crate::hooks;
 use crate::memcg::{Memcg, Refused};
 use crate::os::{self, PAGE_SIZE};
-use crate::page_alloc::{self, PageKind, Run};
+use crate::page_alloc::{self, Run};
 use crate::report::die;
 use crate::sync::Lock;
 
@@ -290,10 +290,9 @@ impl HugeTable {
         let nr_places = (self.places.len() * 2).max(PER_PAGE.next_power_of_two());
         let nr_bytes = nr_places * size_of::<Huge>();
         let Ok(nr_pages) = u32::try_from(nr_bytes.div_ceil(PAGE_SIZE)) else { return false };
-        let Some(run) = page_alloc::alloc(nr_pages, 1, PageKind::Engine) else { return false };
-        // SAFETY: the run is ours alone and has that many bytes.
-        unsafe { run.address().write_bytes(0, nr_bytes) };
-        // SAFETY: zeroed memory is an array of free places; it belongs to the table until the next growth.
+        let Some(run) = page_alloc::alloc_zeroed(nr_pages) else { return false };
+        // SAFETY: the run is ours alone and has that many bytes; zeroed memory is an array of free places, which belongs to the table
+        // until the next growth.
         let places = unsafe { slice::from_raw_parts_mut(run.address().cast::<Huge>().as_ptr(), nr_places) };
         let old = core::mem::replace(&mut self.places, places);
         for huge in old.iter().filter(|huge| huge.address != 0) {

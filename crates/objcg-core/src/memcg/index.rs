@@ -9,7 +9,7 @@ use core::slice;
 use super::name::Name;
 use super::node::{ROOT, node};
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, PageKind, Run};
+use crate::page_alloc::{self, Run};
 use crate::sync::{AtomicU32, Ordering};
 
 const PER_PAGE: usize = PAGE_SIZE / size_of::<AtomicU32>();
@@ -79,10 +79,8 @@ impl NameIndex {
     fn grow(&mut self) {
         let nr_buckets = (self.buckets.len() * 2).max(PER_PAGE);
         let Ok(nr_pages) = u32::try_from(nr_buckets / PER_PAGE) else { return };
-        let Some(run) = page_alloc::alloc(nr_pages, 1, PageKind::Engine) else { return };
-        // SAFETY: the run is ours alone and has that many bytes.
-        unsafe { run.address().write_bytes(0, nr_buckets * size_of::<AtomicU32>()) };
-        // SAFETY: zeroed memory is an array of atomics; it lives until the next growth, under the tree lock.
+        let Some(run) = page_alloc::alloc_zeroed(nr_pages) else { return };
+        // SAFETY: the run is ours alone and has that many bytes; zeroed memory is an array of atomics; it lives until the next growth, under the tree lock.
         let buckets = unsafe { slice::from_raw_parts(run.address().cast::<AtomicU32>().as_ptr(), nr_buckets) };
         let old = core::mem::replace(&mut self.buckets, buckets);
         for chain in old {

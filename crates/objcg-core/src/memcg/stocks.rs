@@ -15,7 +15,7 @@ use super::charge::VESSELS;
 use super::stock::{NR_SLOTS, Residue, StockSlot, after_refill};
 use crate::cpu::{CpuId, CpuWords, NR_WORDS, Words, has_words, nr_cpus, this_cpu};
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, PageKind};
+use crate::page_alloc;
 use crate::sync::{AtomicPtr, Ordering};
 
 static STOCKS: AtomicPtr<StockSlot> = AtomicPtr::new(ptr::null_mut());
@@ -28,9 +28,8 @@ pub(super) type Displaced = [Option<Residue>; 2];
 pub(super) fn init() {
     let nr_bytes = nr_cpus() * NR_SLOTS * size_of::<StockSlot>();
     let nr_pages = nr_bytes.div_ceil(PAGE_SIZE) as u32;
-    let Some(run) = page_alloc::alloc(nr_pages, 1, PageKind::Engine) else { return };
-    // SAFETY: the run is ours alone and has that many bytes; zero is an empty stock.
-    unsafe { run.address().write_bytes(0, nr_bytes) };
+    let Some(run) = page_alloc::alloc_zeroed(nr_pages) else { return };
+    // Zero is an empty stock.
     // Release pairs with the Acquire in `at`.
     STOCKS.store(run.address().as_ptr().cast(), Ordering::Release);
 }

@@ -9,6 +9,7 @@
 
 use core::ptr::NonNull;
 
+use super::Run;
 use super::page::{Lookup, Page, PageIdx};
 use crate::os::{self, PAGE_SHIFT, PAGE_SIZE};
 use crate::sync::{AtomicUsize, Ordering, OwnLines};
@@ -179,6 +180,12 @@ pub(super) fn release_descriptors(first: PageIdx, nr_pages: u32) {
         // they stay as they are.
         let _released = unsafe { os::release(half, (nr_pages as usize) << HALF_SHIFT) };
     }
+}
+
+/// Fills a run with zeroes.
+pub(super) fn zero(run: &Run) {
+    // SAFETY: the run is its holder's alone, and has so many pages.
+    unsafe { run.address().write_bytes(0, run.nr_pages as usize * PAGE_SIZE) };
 }
 
 /// Gives the memory of a free run back to the operating system.

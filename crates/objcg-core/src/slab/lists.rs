@@ -15,7 +15,6 @@ use super::{SlabObject, free_bits, meta};
 use crate::hardening;
 use crate::hooks::{self, Purse};
 use crate::memcg::ROOT_VESSEL;
-use crate::os::PAGE_SIZE;
 use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, SlabShape, lookup, page};
 use crate::report::die;
 use crate::sync::{AtomicU32, Ordering};
@@ -200,11 +199,11 @@ impl Cache {
 
     fn new_slab(&self) -> Option<PageIdx> {
         let stacks = self.find_stacks()?;
-        let run = page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine)?;
-        if hardening::has_tracks() && !run.zeroed {
-            // SAFETY: the run is ours alone, and has so many bytes.
-            unsafe { run.address().write_bytes(0, self.nr_pages() as usize * PAGE_SIZE) };
-        }
+        let run = if hardening::has_tracks() {
+            page_alloc::alloc_zeroed(self.nr_pages())
+        } else {
+            page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine)
+        }?;
         let head = run.page();
         if !free_bits::init(head, self.nr_objects()) {
             page_alloc::free(run);

@@ -11,7 +11,7 @@ use super::cache::Cache;
 use super::free_bits::INLINE_OBJECTS;
 use super::free_object::FreeObject;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, PageKind, Run};
+use crate::page_alloc::{self, Run};
 use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry};
 
 static CACHES: [Cache; NR_CLASSES] = caches();
@@ -39,17 +39,13 @@ pub(super) fn of_number(number: usize) -> Option<&'static Cache> {
 
 /// Zeroed memory of at least `nr_bytes`, aligned to 64 bytes when that is a multiple of 64.
 pub(crate) fn alloc(nr_bytes: usize) -> Option<NonNull<u8>> {
-    let (memory, zeroed) = match SizeClass::for_engine(nr_bytes) {
-        Some(class) => (CACHES[class.index()].take_one()?.address(), false),
-        None => {
-            let run = page_alloc::alloc(u32::try_from(nr_bytes.div_ceil(PAGE_SIZE)).ok()?, 1, PageKind::Engine)?;
-            (run.address(), run.zeroed)
-        }
+    let Some(class) = SizeClass::for_engine(nr_bytes) else {
+        let nr_pages = u32::try_from(nr_bytes.div_ceil(PAGE_SIZE)).ok()?;
+        return Some(page_alloc::alloc_zeroed(nr_pages)?.address());
     };
-    if !zeroed {
-        // SAFETY: the memory was just taken, so it is ours alone, and it has at least `nr_bytes`.
-        unsafe { memory.write_bytes(0, nr_bytes) };
-    }
+    let memory = CACHES[class.index()].take_one()?.address();
+    // SAFETY: the memory was just taken, so it is ours alone, and it has at least `nr_bytes`.
+    unsafe { memory.write_bytes(0, nr_bytes) };
     Some(memory)
 }
 
