@@ -12,7 +12,7 @@
 use core::mem;
 
 use crate::faults::{self, Site};
-use crate::memcg::{self, Memcg, OnLimit, ROOT_VESSEL};
+use crate::memcg::{self, Charged, Memcg, OnLimit, ROOT_VESSEL};
 use crate::sync::{AtomicU32, Ordering};
 
 pub(crate) use crate::memcg::{Refused, UNCHARGED, current, current_mark, leads_to, set_discharge};
@@ -137,49 +137,66 @@ pub(crate) fn discharge(owners: impl Iterator<Item = u32>, price: u64) {
     memcg::uncharge_object(last, nr_bytes);
 }
 
-/// Charges pages of a large object to the current group: the owner, or `None` if a limit refuses.
-pub(crate) fn charge_pages(nr_bytes: usize) -> Option<u32> {
-    match current() {
-        ROOT_VESSEL => Some(ROOT_VESSEL),
-        _ if faults::strikes(Site::Charge) => None,
-        vessel => memcg::charge_ahead(vessel, nr_bytes as u64, OnLimit::AskPolicy).ok(),
+/// What is charged for memory that is still to be had. Dropping it gives the bytes back.
+#[must_use = "memory that is there is `taken`"]
+pub(crate) struct Ahead {
+    /// `None` for nobody.
+    charged: Option<Charged>,
+    nr_bytes: u64,
+}
+
+impl Ahead {
+    /// Who was charged; [`ROOT_VESSEL`] for nobody.
+    pub(crate) fn owner(&self) -> u32 {
+        self.charged.as_ref().map_or(ROOT_VESSEL, |charged| charged.vessel)
+    }
+
+    /// The memory is there: its owner's peak may be raised. Returns the owner.
+    pub(crate) fn taken(mut self) -> u32 {
+        self.charged.take().map_or(ROOT_VESSEL, |charged| charged.settle(self.nr_bytes))
     }
 }
 
-/// Charges memory that is still to be had to the current group: the owner, or who refused. The caller has an error for that, so
-/// nobody is killed.
-pub(crate) fn charge_ahead(nr_bytes: usize) -> Result<u32, Refused> {
-    match current() {
-        ROOT_VESSEL => Ok(ROOT_VESSEL),
-        _ if faults::strikes(Site::Charge) => Err(Refused::on_order(nr_bytes as u64)),
-        vessel => memcg::charge_ahead(vessel, nr_bytes as u64, OnLimit::Refuse),
-    }
-}
-
-/// Charges `nr_bytes` more to an object's owner. False if a limit refuses, or if the owner's group was deleted: one
-/// object has one owner.
-pub(crate) fn charge_more_pages(owner: u32, nr_bytes: usize) -> bool {
-    if owner == ROOT_VESSEL {
-        return true;
-    }
-    if faults::strikes(Site::Charge) {
-        return false;
-    }
-    match memcg::charge_ahead(owner, nr_bytes as u64, OnLimit::Refuse) {
-        Ok(charged) if charged == owner => true,
-        Ok(charged) => {
-            memcg::uncharge_object(charged, nr_bytes as u64);
-            false
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        if let Some(charged) = self.charged.take() {
+            charged.give_up();
         }
-        Err(_) => false,
     }
 }
 
-/// Pages that were charged are there now: their owner's peak may be raised.
-pub(crate) fn pages_taken(owner: u32) {
-    if owner != ROOT_VESSEL {
-        memcg::note_peak(owner);
-    }
+/// Charges pages of a large object to the current group; `None` if a limit refuses.
+pub(crate) fn charge_pages(nr_bytes: usize) -> Option<Ahead> {
+    charge_current(nr_bytes as u64, OnLimit::AskPolicy).ok()
+}
+
+/// Charges memory that is still to be had to the current group, or says who refused. The caller has an error for that, so nobody is
+/// killed.
+pub(crate) fn charge_ahead(nr_bytes: usize) -> Result<Ahead, Refused> {
+    charge_current(nr_bytes as u64, OnLimit::Refuse)
+}
+
+fn charge_current(nr_bytes: u64, on_limit: OnLimit) -> Result<Ahead, Refused> {
+    let nobodys = Ahead { charged: None, nr_bytes };
+    let charged = match current() {
+        ROOT_VESSEL => return Ok(nobodys),
+        _ if faults::strikes(Site::Charge) => return Err(Refused::on_order(nr_bytes)),
+        vessel => Ahead { charged: Some(memcg::charge_ahead(vessel, nr_bytes, on_limit)?), nr_bytes },
+    };
+    // Where the path ends at the root nobody is charged: what was is given up here.
+    Ok(if charged.owner() == ROOT_VESSEL { nobodys } else { charged })
+}
+
+/// Charges `nr_bytes` more to an object's owner. `None` if a limit refuses, or if the owner's group was deleted: one
+/// object has one owner.
+pub(crate) fn charge_more_pages(owner: u32, nr_bytes: usize) -> Option<Ahead> {
+    let nr_bytes = nr_bytes as u64;
+    let charged = match owner {
+        ROOT_VESSEL => None,
+        _ if faults::strikes(Site::Charge) => return None,
+        owner => Some(memcg::charge_more_ahead(owner, nr_bytes)?),
+    };
+    Some(Ahead { charged, nr_bytes })
 }
 
 /// Gives the price of pages back to their owner.

@@ -211,14 +211,11 @@ impl Percpu {
         let nr_granules = nr_bytes.div_ceil(GRANULE_BYTES);
         let nr_units = self.nr_units();
         let price = price(nr_granules, nr_units);
-        let owner = hooks::charge_ahead(price).map_err(AllocError::Limit)?;
-        let taken = self.lock().alloc(nr_units, nr_granules, align.div_ceil(GRANULE_BYTES), owner);
-        let Some(taken) = taken else {
-            hooks::uncharge_pages(owner, price);
-            return Err(AllocError::NoMemory);
-        };
+        let charge = hooks::charge_ahead(price).map_err(AllocError::Limit)?;
+        let taken = self.lock().alloc(nr_units, nr_granules, align.div_ceil(GRANULE_BYTES), charge.owner());
+        let taken = taken.ok_or(AllocError::NoMemory)?;
         taken.zero(nr_units);
-        hooks::pages_taken(owner);
+        charge.taken();
         Ok(taken.address)
     }
 

@@ -216,3 +216,32 @@ fn i3_two_children_share_their_parents_limit() {
     parent.drain();
     assert_eq!(parent.usage(), 2 * GROUP_BYTES);
 }
+
+#[test]
+fn i1_the_peak_has_what_a_growth_in_vain_left_charged() {
+    const NR_BYTES: usize = 40 << 10;
+    let _alone = alone();
+    let (owner, other) = (strict("owner"), strict("other"));
+    other.set_max(Some(0)).unwrap();
+    let mut held: Vec<Vec<u8>> = (0..64).map(|_| owner.scope(|| vec![0; NR_BYTES])).collect();
+    let mut nr_refused = 0;
+    for grown in &mut held {
+        // In place if the pages behind it are free, which is the owner's to pay; else a copy, which the other group may not have.
+        nr_refused += u32::from(other.scope(|| grown.try_reserve_exact(NR_BYTES + 4096)).is_err());
+        assert!(owner.peak() >= owner.usage(), "{} of {}", owner.peak(), owner.usage());
+    }
+    assert!(nr_refused > 0, "some cannot grow in place");
+    // What was deleted with its objects charges no growth to the group that has them now.
+    let child = owner.create("child").unwrap();
+    let mut orphan = child.scope(|| vec![0u8; NR_BYTES]);
+    child.delete().unwrap();
+    owner.drain();
+    let peak = owner.peak();
+    assert!(other.scope(|| orphan.try_reserve_exact(NR_BYTES + 4096)).is_err());
+    assert_eq!(owner.peak(), peak, "I8");
+    let small = owner.scope(|| vec![0u8; 100]);
+    assert!(owner.peak() >= owner.usage(), "{} of {}", owner.peak(), owner.usage());
+    drop((held, orphan, small, child));
+    owner.drain();
+    assert_eq!(owner.stat(), MemcgStat::default());
+}

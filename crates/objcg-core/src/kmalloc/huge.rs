@@ -56,21 +56,18 @@ fn alloc_behind(nr_guards: u32, nr_bytes: usize, align: usize) -> Option<Pages> 
         return None;
     }
     let nr_bytes = nr_bytes.max(1).next_multiple_of(PAGE_SIZE);
-    let owner = hooks::charge_pages(nr_bytes)?;
+    let charge = hooks::charge_pages(nr_bytes)?;
     let mapped = if nr_guards > 0 { map_guarded(nr_guards, nr_bytes, align) } else { map_aligned(nr_bytes, align) };
     let address = mapped.and_then(|address| {
-        let huge = Huge { address: address.as_ptr() as usize, nr_bytes, owner, nr_guards };
+        let huge = Huge { address: address.as_ptr() as usize, nr_bytes, owner: charge.owner(), nr_guards };
         let inserted = TABLE.lock().insert(huge);
         if !inserted {
             huge.unmap(address);
         }
         inserted.then_some(address)
-    });
-    match address {
-        Some(_) => hooks::pages_taken(owner),
-        None => hooks::uncharge_pages(owner, nr_bytes),
-    }
-    address.map(|address| Pages { address, zeroed: true })
+    })?;
+    charge.taken();
+    Some(Pages { address, zeroed: true })
 }
 
 /// Maps a multiple of the page between guard pages, with so many in front.
@@ -128,9 +125,11 @@ pub(super) fn resize(address: NonNull<u8>, nr_bytes: usize) -> Option<NonNull<u8
     if old.nr_guards > 0 {
         return None;
     }
-    if new_bytes > old.nr_bytes && !hooks::charge_more_pages(old.owner, new_bytes - old.nr_bytes) {
-        return None;
-    }
+    let charge = if new_bytes > old.nr_bytes {
+        Some(hooks::charge_more_pages(old.owner, new_bytes - old.nr_bytes)?)
+    } else {
+        None
+    };
     // The object's user is here, so nobody else changes its entry; but while its pages move, its old address may be
     // mapped by another thread, which then inserts it: so the entry goes before the pages do.
     TABLE.lock().remove(old.address);
@@ -143,11 +142,11 @@ pub(super) fn resize(address: NonNull<u8>, nr_bytes: usize) -> Option<NonNull<u8
     if !TABLE.lock().insert(now) {
         die!("{address:p}: no memory to note where a huge object moved");
     }
-    match moved {
-        Some(_) if new_bytes > old.nr_bytes => hooks::pages_taken(old.owner),
-        Some(_) if new_bytes < old.nr_bytes => hooks::uncharge_pages(old.owner, old.nr_bytes - new_bytes),
-        None if new_bytes > old.nr_bytes => hooks::uncharge_pages(old.owner, new_bytes - old.nr_bytes),
-        _ => {}
+    moved?;
+    if let Some(charge) = charge {
+        charge.taken();
+    } else if new_bytes < old.nr_bytes {
+        hooks::uncharge_pages(old.owner, old.nr_bytes - new_bytes);
     }
     moved
 }

@@ -20,14 +20,10 @@ fn pages_for(nr_bytes: usize) -> u32 {
 pub(super) fn alloc(nr_bytes: usize, align: usize) -> Option<Pages> {
     let nr_pages = pages_for(nr_bytes);
     let price = nr_pages as usize * PAGE_SIZE;
-    let owner = hooks::charge_pages(price)?;
+    let charge = hooks::charge_pages(price)?;
     let align_pages = (align / PAGE_SIZE).max(1) as u32;
-    let Some(run) = page_alloc::alloc(nr_pages, align_pages, PageKind::Large) else {
-        hooks::uncharge_pages(owner, price);
-        return None;
-    };
-    run.page().owner().store(owner, Ordering::Relaxed);
-    hooks::pages_taken(owner);
+    let run = page_alloc::alloc(nr_pages, align_pages, PageKind::Large)?;
+    run.page().owner().store(charge.taken(), Ordering::Relaxed);
     Some(Pages { address: run.address(), zeroed: run.zeroed })
 }
 
@@ -55,15 +51,12 @@ pub(super) fn resize(head: PageIdx, nr_bytes: usize) -> bool {
         return true;
     }
     let missing = (nr_pages - run.nr_pages) as usize * PAGE_SIZE;
-    if !hooks::charge_more_pages(owner, missing) {
-        return false;
+    let Some(charge) = hooks::charge_more_pages(owner, missing) else { return false };
+    let is_extended = page_alloc::extend(&mut run, nr_pages);
+    if is_extended {
+        charge.taken();
     }
-    if !page_alloc::extend(&mut run, nr_pages) {
-        hooks::uncharge_pages(owner, missing);
-        return false;
-    }
-    hooks::pages_taken(owner);
-    true
+    is_extended
 }
 
 /// Bytes of a large object's run.

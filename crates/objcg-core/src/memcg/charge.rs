@@ -160,7 +160,7 @@ pub(super) fn forget(vessel: u32, nr_bytes: u64) {
 fn charge_slow(vessel: u32, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Refused> {
     // A guard that was leaked outlives its group and its vessel: such a thread is in the root.
     let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
-    let charged = charge_pinned(&group, nr_bytes, on_limit);
+    let charged = charge_pinned(&group, nr_bytes, on_limit).map(|charged| charged.stock(nr_bytes));
     if charged.is_ok() {
         note_peak_below(group.idx, None);
     }
@@ -169,33 +169,84 @@ fn charge_slow(vessel: u32, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Ref
     charged
 }
 
-/// Charges pages that are still to be had. The peak is raised by [`note_peak`] once they are there: I8.
-pub(crate) fn charge_ahead(vessel: u32, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Refused> {
-    let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
-    let charged = charge_pinned(&group, nr_bytes, on_limit);
-    drop(group);
-    let owner = charged.inspect_err(|_| call_watcher())?;
-    if owner == ROOT_VESSEL {
-        credit(owner, nr_bytes);
-    }
-    Ok(owner)
+/// Bytes that were charged to a vessel for what is still to be had. None of them may come into a stock before it is there, or the
+/// peak would not have them when they come out of it: I8.
+#[must_use = "either it is there, or the bytes are given back"]
+pub(crate) struct Charged {
+    pub(crate) vessel: u32,
+    /// Perhaps a batch.
+    nr_bytes: u64,
+    /// Not out of a stock, whose bytes the peak has.
+    went_up: bool,
 }
 
-fn charge_pinned(group: &PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Refused> {
-    let live = node(group.idx).objcg.load(Ordering::Relaxed);
-    if take_stock(live, nr_bytes) {
-        return Ok(live);
+impl Charged {
+    /// It is there, for `nr_bytes`: the peak is raised. Returns the vessel.
+    pub(crate) fn settle(self, nr_bytes: u64) -> u32 {
+        let went_up = self.went_up;
+        let vessel = self.stock(nr_bytes);
+        if went_up {
+            note_peak(vessel);
+        }
+        vessel
+    }
+
+    /// Puts what is more than `nr_bytes` into the stock.
+    fn stock(self, nr_bytes: u64) -> u32 {
+        if self.nr_bytes > nr_bytes {
+            credit(self.vessel, self.nr_bytes - nr_bytes);
+        }
+        self.vessel
+    }
+
+    /// Gives all of it back, past the stocks.
+    pub(crate) fn give_up(self) {
+        give_back(Owed { vessel: self.vessel, nr_bytes: self.nr_bytes });
+    }
+}
+
+/// Charges what is still to be had.
+pub(crate) fn charge_ahead(vessel: u32, nr_bytes: u64, on_limit: OnLimit) -> Result<Charged, Refused> {
+    if take_stock(vessel, nr_bytes) {
+        return Ok(Charged { vessel, nr_bytes, went_up: false });
+    }
+    charge_ahead_pinned(PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root), nr_bytes, on_limit)
+}
+
+/// The same for more of what is charged to a vessel already; `None` if a limit refuses, or if the vessel's group was deleted.
+pub(crate) fn charge_more_ahead(vessel: u32, nr_bytes: u64) -> Option<Charged> {
+    let group = PinnedNode::of_vessel(vessel).filter(|group| live_vessel(group) == vessel)?;
+    charge_ahead_pinned(group, nr_bytes, OnLimit::Refuse).ok()
+}
+
+fn charge_ahead_pinned(group: PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result<Charged, Refused> {
+    let charged = charge_pinned(&group, nr_bytes, on_limit);
+    drop(group);
+    if charged.is_err() {
+        call_watcher();
+    }
+    charged
+}
+
+fn charge_pinned(group: &PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result<Charged, Refused> {
+    let vessel = live_vessel(group);
+    if take_stock(vessel, nr_bytes) {
+        return Ok(Charged { vessel, nr_bytes, went_up: false });
     }
     let batch = batch(group.idx);
-    VESSELS.set_keep(live, 2 * batch as u32);
-    if nr_bytes < batch && stocks::have_stock() && try_charge_below(group.idx, None, batch).is_ok() {
-        VESSELS.note_charge(live, batch);
-        credit(live, batch - nr_bytes);
-        return Ok(live);
+    VESSELS.set_keep(vessel, 2 * batch as u32);
+    let is_batch = nr_bytes < batch && stocks::have_stock() && try_charge_below(group.idx, None, batch).is_ok();
+    if !is_batch {
+        charge_below(group.idx, None, nr_bytes, on_limit)?;
     }
-    charge_below(group.idx, None, nr_bytes, on_limit)?;
-    VESSELS.note_charge(live, nr_bytes);
-    Ok(live)
+    let nr_bytes = if is_batch { batch } else { nr_bytes };
+    VESSELS.note_charge(vessel, nr_bytes);
+    Ok(Charged { vessel, nr_bytes, went_up: true })
+}
+
+/// A group's own vessel.
+fn live_vessel(group: &PinnedNode) -> u32 {
+    node(group.idx).objcg.load(Ordering::Relaxed)
 }
 
 /// Bytes that lead to a vessel.
@@ -212,7 +263,7 @@ pub(crate) fn charge_refill(vessel: u32, nr_bytes: u64, price: u64, went_up: &mu
     }
     let Some(group) = PinnedNode::of_vessel(vessel) else { return 0 };
     let nr_bytes = nr_bytes.max(batch(group.idx)).min(ahead_bound(group.idx));
-    let is_live = node(group.idx).objcg.load(Ordering::Relaxed) == vessel;
+    let is_live = live_vessel(&group) == vessel;
     if nr_bytes < price || !is_live || try_charge_below(group.idx, None, nr_bytes).is_err() {
         return 0;
     }

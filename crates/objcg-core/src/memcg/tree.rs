@@ -72,11 +72,15 @@ pub(super) fn create(parent: u32, name: &Name) -> Result<u32, CreateError> {
     if faults::strikes(Site::Charge) {
         return Err(CreateError::Limit(Refused::on_order(nr_bytes)));
     }
-    let charged = charge::charge(vessel, nr_bytes, OnLimit::Refuse).map_err(CreateError::Limit)?;
+    let charged = charge::charge_ahead(vessel, nr_bytes, OnLimit::Refuse).map_err(CreateError::Limit)?;
     let mut tree = TREE.lock();
     let created = check(&tree, parent, name).and_then(|()| insert(&mut tree, parent, name));
     drop(tree);
-    created.inspect_err(|_| credit(charged, nr_bytes))
+    match created {
+        Ok(_) => _ = charged.settle(nr_bytes),
+        Err(_) => charged.give_up(),
+    }
+    created
 }
 
 fn check(tree: &Tree, parent: u32, name: &Name) -> Result<(), CreateError> {
