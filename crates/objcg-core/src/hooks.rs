@@ -124,6 +124,12 @@ pub(crate) fn went_up() {
     memcg::note_peak(current());
 }
 
+/// What was charged up the tree for free objects of the current group goes back with them, since none was handed out: it is not in the
+/// peak. Called under no lock, after the objects went back into their slabs.
+pub(crate) fn went_up_in_vain() {
+    memcg::drain_vessel(current());
+}
+
 /// Gives the price of objects back to their owners, if they have any: that of neighbours of one owner together.
 pub(crate) fn discharge(owners: impl Iterator<Item = u32>, price: u64) {
     let (mut last, mut nr_bytes) = (ROOT_VESSEL, 0);
@@ -137,29 +143,25 @@ pub(crate) fn discharge(owners: impl Iterator<Item = u32>, price: u64) {
     memcg::uncharge_object(last, nr_bytes);
 }
 
-/// What is charged for memory that is still to be had. Dropping it gives the bytes back.
+/// What is charged for memory that is still to be had; `None` for nobody. Dropping it gives the bytes back.
 #[must_use = "memory that is there is `taken`"]
-pub(crate) struct Ahead {
-    /// `None` for nobody.
-    charged: Option<Charged>,
-    nr_bytes: u64,
-}
+pub(crate) struct Ahead(Option<Charged>);
 
 impl Ahead {
     /// Who was charged; [`ROOT_VESSEL`] for nobody.
     pub(crate) fn owner(&self) -> u32 {
-        self.charged.as_ref().map_or(ROOT_VESSEL, |charged| charged.vessel)
+        self.0.as_ref().map_or(ROOT_VESSEL, |charged| charged.vessel)
     }
 
     /// The memory is there: its owner's peak may be raised. Returns the owner.
     pub(crate) fn taken(mut self) -> u32 {
-        self.charged.take().map_or(ROOT_VESSEL, |charged| charged.settle(self.nr_bytes))
+        self.0.take().map_or(ROOT_VESSEL, Charged::settle)
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        if let Some(charged) = self.charged.take() {
+        if let Some(charged) = self.0.take() {
             charged.give_up();
         }
     }
@@ -177,26 +179,23 @@ pub(crate) fn charge_ahead(nr_bytes: usize) -> Result<Ahead, Refused> {
 }
 
 fn charge_current(nr_bytes: u64, on_limit: OnLimit) -> Result<Ahead, Refused> {
-    let nobodys = Ahead { charged: None, nr_bytes };
     let charged = match current() {
-        ROOT_VESSEL => return Ok(nobodys),
+        ROOT_VESSEL => return Ok(Ahead(None)),
         _ if faults::strikes(Site::Charge) => return Err(Refused::on_order(nr_bytes)),
-        vessel => Ahead { charged: Some(memcg::charge_ahead(vessel, nr_bytes, on_limit)?), nr_bytes },
+        vessel => Ahead(Some(memcg::charge_ahead(vessel, nr_bytes, on_limit)?)),
     };
     // Where the path ends at the root nobody is charged: what was is given up here.
-    Ok(if charged.owner() == ROOT_VESSEL { nobodys } else { charged })
+    Ok(if charged.owner() == ROOT_VESSEL { Ahead(None) } else { charged })
 }
 
 /// Charges `nr_bytes` more to an object's owner. `None` if a limit refuses, or if the owner's group was deleted: one
 /// object has one owner.
 pub(crate) fn charge_more_pages(owner: u32, nr_bytes: usize) -> Option<Ahead> {
-    let nr_bytes = nr_bytes as u64;
-    let charged = match owner {
-        ROOT_VESSEL => None,
-        _ if faults::strikes(Site::Charge) => return None,
-        owner => Some(memcg::charge_more_ahead(owner, nr_bytes)?),
-    };
-    Some(Ahead { charged, nr_bytes })
+    match owner {
+        ROOT_VESSEL => Some(Ahead(None)),
+        _ if faults::strikes(Site::Charge) => None,
+        owner => memcg::charge_more_ahead(owner, nr_bytes as u64).map(|charged| Ahead(Some(charged))),
+    }
 }
 
 /// Gives the price of pages back to their owner.

@@ -43,8 +43,8 @@ use crate::sync::Ordering;
 use node::node;
 
 pub(crate) use charge::{
-    Charged, OnLimit, charge_ahead, charge_more_ahead, charge_object, charge_refill, charged, note_peak, set_discharge,
-    uncharge_object, uncharge_past_stocks,
+    Charged, OnLimit, charge_ahead, charge_more_ahead, charge_object, charge_refill, charged, drain_vessel, note_peak,
+    set_discharge, uncharge_object, uncharge_past_stocks,
 };
 pub use charge::{Watcher, watch};
 pub use current::{EnteredOwned, move_into, moved_into};

@@ -147,20 +147,23 @@ impl SlabGeometry {
     const MIN_OBJECTS: u32 = 4;
 
     /// The smallest slab of four to nine pages that wastes at most 1/128 of its bytes, at its end and behind the owner words of its
-    /// objects; if there is none the smallest of at least four that wastes at most 1/32. Of at least four objects. Of dear ones the
-    /// smallest at all that wastes at most 1/32.
+    /// objects; if there is none the smallest of at least four that wastes at most 1/32 at its end. Of at least four objects. Of dear ones
+    /// the smallest at all that wastes at most 1/32.
     pub(crate) const fn for_size(size: usize) -> SlabGeometry {
-        if is_dear(size) {
-            return Self::smallest(size, 1, Self::MAX_PAGES, 32);
+        let (min_pages, min_objects) = if is_dear(size) { (1, 1) } else { (Self::MIN_PAGES, Self::MIN_OBJECTS) };
+        let mut pages = min_pages;
+        while !is_dear(size) && pages <= Self::FEW_PAGES {
+            let tight = Self::of_pages(size, pages);
+            if tight.objects >= min_objects && (tight.tail(size) + tight.owner_slack()) * 128 <= tight.nr_bytes() {
+                return tight;
+            }
+            pages += 1;
         }
-        let good = Self::smallest(size, Self::MIN_PAGES, Self::FEW_PAGES, 128);
-        if good.is_good_for(size, 128) { good } else { Self::smallest(size, Self::MIN_PAGES, Self::MAX_PAGES, 32) }
-    }
-
-    /// The smallest that wastes at most one byte in `share`, or that of `max_pages`.
-    const fn smallest(size: usize, min_pages: u32, max_pages: u32, share: usize) -> SlabGeometry {
         let mut geometry = Self::of_pages(size, min_pages);
-        while !geometry.is_good_for(size, share) && geometry.pages < max_pages {
+        while geometry.objects < min_objects || geometry.tail(size) * 32 > geometry.nr_bytes() {
+            if geometry.pages == Self::MAX_PAGES {
+                break;
+            }
             geometry = Self::of_pages(size, geometry.pages + 1);
         }
         geometry
@@ -170,12 +173,13 @@ impl SlabGeometry {
         SlabGeometry { pages, objects: (pages as usize * PAGE_SIZE / size) as u32 }
     }
 
-    /// Whether it has enough objects and wastes at most one byte in `share`.
-    const fn is_good_for(self, size: usize, share: usize) -> bool {
-        let nr_bytes = self.pages as usize * PAGE_SIZE;
-        let min_objects = if is_dear(size) { 1 } else { Self::MIN_OBJECTS };
-        let tail = nr_bytes - self.objects as usize * size;
-        self.objects >= min_objects && (tail + self.owner_slack()) * share <= nr_bytes
+    const fn nr_bytes(self) -> usize {
+        self.pages as usize * PAGE_SIZE
+    }
+
+    /// Bytes behind the last object.
+    const fn tail(self, size: usize) -> usize {
+        self.nr_bytes() - self.objects as usize * size
     }
 
     /// Bytes behind the owner words in the engine's memory for them.
@@ -339,6 +343,7 @@ mod tests {
             let geometry = SlabGeometry::for_size(size);
             let slab_bytes = geometry.pages as usize * 4096;
             assert!((slab_bytes - geometry.objects as usize * size) * 32 <= slab_bytes, "{geometry:?} of {size}");
+            assert!(geometry.pages <= 40, "{geometry:?} of {size}");
         }
     }
 

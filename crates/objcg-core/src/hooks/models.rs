@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::mem;
 use std::sync::Mutex;
 
 /// Bytes of an object's owner slot.
@@ -38,13 +39,36 @@ pub(crate) fn charged() -> [usize; NR_OWNERS] {
     *CHARGED.lock().unwrap()
 }
 
-pub(crate) fn charge_ahead(nr_bytes: usize) -> Result<u32, Refused> {
-    let owner = CURRENT.with(Cell::get);
-    CHARGED.lock().unwrap()[owner as usize] += nr_bytes;
-    Ok(owner)
+/// What is charged for memory that is still to be had.
+#[must_use = "memory that is there is `taken`"]
+pub(crate) struct Ahead {
+    owner: u32,
+    nr_bytes: usize,
 }
 
-pub(crate) fn pages_taken(_owner: u32) {}
+impl Ahead {
+    pub(crate) fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    pub(crate) fn taken(self) -> u32 {
+        let owner = self.owner;
+        mem::forget(self);
+        owner
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        uncharge_pages(self.owner, self.nr_bytes);
+    }
+}
+
+pub(crate) fn charge_ahead(nr_bytes: usize) -> Result<Ahead, Refused> {
+    let owner = CURRENT.with(Cell::get);
+    CHARGED.lock().unwrap()[owner as usize] += nr_bytes;
+    Ok(Ahead { owner, nr_bytes })
+}
 
 pub(crate) fn uncharge_pages(owner: u32, nr_bytes: usize) {
     let sum = &mut CHARGED.lock().unwrap()[owner as usize];

@@ -160,48 +160,67 @@ pub(super) fn forget(vessel: u32, nr_bytes: u64) {
 fn charge_slow(vessel: u32, nr_bytes: u64, on_limit: OnLimit) -> Result<u32, Refused> {
     // A guard that was leaked outlives its group and its vessel: such a thread is in the root.
     let group = PinnedNode::of_vessel(vessel).unwrap_or_else(PinnedNode::of_root);
-    let charged = charge_pinned(&group, nr_bytes, on_limit).map(|charged| charged.stock(nr_bytes));
-    if charged.is_ok() {
+    let charged = charge_pinned(&group, nr_bytes, on_limit).map(|(live, rest)| {
+        // Before others can have the rest: the peak is to have it, too.
         note_peak_below(group.idx, None);
-    }
+        put_into_stock(live, rest);
+        live
+    });
     drop(group);
     call_watcher();
     charged
 }
 
-/// Bytes that were charged to a vessel for what is still to be had. None of them may come into a stock before it is there, or the
-/// peak would not have them when they come out of it: I8.
+/// Bytes that were charged to a vessel for what is still to be had: no more than that, since nobody else can have them before. None of
+/// them may come into a stock before it is there, or the peak would not have them when they come out of it: I8.
 #[must_use = "either it is there, or the bytes are given back"]
 pub(crate) struct Charged {
     pub(crate) vessel: u32,
-    /// Perhaps a batch.
     nr_bytes: u64,
     /// Not out of a stock, whose bytes the peak has.
     went_up: bool,
 }
 
 impl Charged {
-    /// It is there, for `nr_bytes`: the peak is raised. Returns the vessel.
-    pub(crate) fn settle(self, nr_bytes: u64) -> u32 {
-        let went_up = self.went_up;
-        let vessel = self.stock(nr_bytes);
-        if went_up {
-            note_peak(vessel);
-        }
-        vessel
-    }
-
-    /// Puts what is more than `nr_bytes` into the stock.
-    fn stock(self, nr_bytes: u64) -> u32 {
-        if self.nr_bytes > nr_bytes {
-            credit(self.vessel, self.nr_bytes - nr_bytes);
+    /// It is there: a batch is charged for what comes next, if no limit is in the way, and the peak is raised. Returns the vessel.
+    pub(crate) fn settle(self) -> u32 {
+        if self.went_up {
+            if let Some(group) = PinnedNode::of_vessel(self.vessel) {
+                let rest = if live_vessel(&group) == self.vessel { self.charge_rest(&group) } else { 0 };
+                note_peak_below(group.idx, None);
+                put_into_stock(self.vessel, rest);
+            }
+            call_watcher();
         }
         self.vessel
     }
 
-    /// Gives all of it back, past the stocks.
+    /// Charges what a batch is more; returns that.
+    fn charge_rest(&self, group: &PinnedNode) -> u64 {
+        let batch = batch(group.idx);
+        VESSELS.set_keep(self.vessel, 2 * batch as u32);
+        match batch.checked_sub(self.nr_bytes) {
+            Some(rest) if rest > 0 && stocks::have_stock() && try_charge_below(group.idx, None, rest).is_ok() => {
+                VESSELS.note_charge(self.vessel, rest);
+                rest
+            }
+            _ => 0,
+        }
+    }
+
+    /// Gives the bytes back: where they came from.
     pub(crate) fn give_up(self) {
-        give_back(Owed { vessel: self.vessel, nr_bytes: self.nr_bytes });
+        if self.went_up {
+            give_back(Owed { vessel: self.vessel, nr_bytes: self.nr_bytes });
+        } else {
+            credit(self.vessel, self.nr_bytes);
+        }
+    }
+}
+
+fn put_into_stock(vessel: u32, nr_bytes: u64) {
+    if nr_bytes > 0 {
+        credit(vessel, nr_bytes);
     }
 }
 
@@ -220,28 +239,36 @@ pub(crate) fn charge_more_ahead(vessel: u32, nr_bytes: u64) -> Option<Charged> {
 }
 
 fn charge_ahead_pinned(group: PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result<Charged, Refused> {
-    let charged = charge_pinned(&group, nr_bytes, on_limit);
+    let vessel = live_vessel(&group);
+    if take_stock(vessel, nr_bytes) {
+        return Ok(Charged { vessel, nr_bytes, went_up: false });
+    }
+    let charged = charge_below(group.idx, None, nr_bytes, on_limit);
+    if charged.is_ok() {
+        VESSELS.note_charge(vessel, nr_bytes);
+    }
     drop(group);
     if charged.is_err() {
         call_watcher();
     }
-    charged
+    charged.map(|()| Charged { vessel, nr_bytes, went_up: true })
 }
 
-fn charge_pinned(group: &PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result<Charged, Refused> {
-    let vessel = live_vessel(group);
-    if take_stock(vessel, nr_bytes) {
-        return Ok(Charged { vessel, nr_bytes, went_up: false });
+/// Returns the vessel that was charged, and the rest of a batch that was.
+fn charge_pinned(group: &PinnedNode, nr_bytes: u64, on_limit: OnLimit) -> Result<(u32, u64), Refused> {
+    let live = live_vessel(group);
+    if take_stock(live, nr_bytes) {
+        return Ok((live, 0));
     }
     let batch = batch(group.idx);
-    VESSELS.set_keep(vessel, 2 * batch as u32);
-    let is_batch = nr_bytes < batch && stocks::have_stock() && try_charge_below(group.idx, None, batch).is_ok();
-    if !is_batch {
-        charge_below(group.idx, None, nr_bytes, on_limit)?;
+    VESSELS.set_keep(live, 2 * batch as u32);
+    if nr_bytes < batch && stocks::have_stock() && try_charge_below(group.idx, None, batch).is_ok() {
+        VESSELS.note_charge(live, batch);
+        return Ok((live, batch - nr_bytes));
     }
-    let nr_bytes = if is_batch { batch } else { nr_bytes };
-    VESSELS.note_charge(vessel, nr_bytes);
-    Ok(Charged { vessel, nr_bytes, went_up: true })
+    charge_below(group.idx, None, nr_bytes, on_limit)?;
+    VESSELS.note_charge(live, nr_bytes);
+    Ok((live, 0))
 }
 
 /// A group's own vessel.
@@ -436,6 +463,13 @@ pub(super) fn drain_subtree(top: u32) {
         discharge(top);
     }
     stocks::drain(|vessel| leads_to(vessel, top), |residue| give_back(Owed::from(residue)));
+}
+
+/// The same for the group that a vessel leads to.
+pub(crate) fn drain_vessel(vessel: u32) {
+    if let Some(group) = PinnedNode::of_vessel(vessel) {
+        drain_subtree(group.idx);
+    }
 }
 
 /// Gives back what this CPU's stock holds for a vessel.

@@ -77,7 +77,7 @@ pub(super) fn create(parent: u32, name: &Name) -> Result<u32, CreateError> {
     let created = check(&tree, parent, name).and_then(|()| insert(&mut tree, parent, name));
     drop(tree);
     match created {
-        Ok(_) => _ = charged.settle(nr_bytes),
+        Ok(_) => _ = charged.settle(),
         Err(_) => charged.give_up(),
     }
     created

@@ -21,8 +21,8 @@
 
 #![expect(unsafe_code, reason = "one array of slots a cache, reached through a pointer")]
 
-use core::mem;
 use core::ptr::NonNull;
+use core::{iter, mem};
 
 use super::cache::Cache;
 use super::free_object::FreeObject;
@@ -157,16 +157,19 @@ impl Cache {
             pair.lay(stacks, cpu);
             break taken;
         };
-        Cache::hand_over_refilled(object, went_up)
+        self.hand_over_refilled(object, went_up)
     }
 
     /// Hands out what a pair gave, with the pair's lock given back.
-    fn hand_over_refilled(object: Option<FreeObject>, went_up: bool) -> Option<NonNull<u8>> {
-        let address = Cache::hand_over(object?)?;
-        if went_up {
+    fn hand_over_refilled(&self, object: Option<FreeObject>, went_up: bool) -> Option<NonNull<u8>> {
+        let address = object.and_then(Cache::hand_over);
+        if went_up && address.is_some() {
             hooks::went_up();
+        } else if went_up {
+            self.shrink_to(self.keep_empty());
+            hooks::went_up_in_vain();
         }
-        Some(address)
+        address
     }
 
     /// Puts a free object into this CPU's sheaves.
@@ -200,7 +203,7 @@ impl Cache {
             Some(slot) => slot.0.lock().portably(|pair| pair.alloc(self)),
             None => self.take_one_for(hooks::current()),
         };
-        Cache::hand_over_refilled(object, went_up)
+        self.hand_over_refilled(object, went_up)
     }
 
     /// The same as [`Cache::free`] through the sheaves of a given CPU, under their lock.
@@ -283,9 +286,7 @@ impl Cache {
             sheaves.into_iter().flatten().for_each(|sheaf| self.retire(sheaf));
         });
         while self.retire_of_barn() {}
-        while let Some(sheaf) = self.barn.take_empty() {
-            self.retire(sheaf);
-        }
+        iter::from_fn(|| self.barn.take_empty()).for_each(|sheaf| self.retire(sheaf));
         self.trim_empty(keep);
     }
 
