@@ -7,6 +7,9 @@
 //! **Hysteresis.** Freed runs stay resident (dirty) up to a bound: 1.5 MiB plus 1/16 of the pages in use. Past it the
 //! longest runs are released until half the bound is left, so a loop that sits on the bound does not fault its pages in
 //! each round. The release itself runs outside the lock.
+//!
+//! **The peak.** Dirty runs that are all too short for an object or a slab add to the most that the process ever holds if more pages
+//! are about to be in use than ever. Then the longest go first, until 64 KiB or 1/256 of what is in use is left.
 
 mod heap;
 mod page;
@@ -27,6 +30,9 @@ use runs::FreeRuns;
 
 const DIRTY_BASE_PAGES: usize = (3 << 19) / PAGE_SIZE;
 const DIRTY_SHARE: usize = 16;
+/// So many dirty pages, and a share of those in use, stay even when more are in use than ever.
+const FEW_DIRTY_PAGES: usize = 16;
+const FEW_DIRTY_SHARE: usize = 256;
 /// Pages by which the region grows at least: 8 MiB.
 const GROW_PAGES: u32 = 2048;
 
@@ -63,9 +69,12 @@ struct PageAlloc {
     region: Option<Reservation>,
     clean: FreeRuns,
     dirty: FreeRuns,
+    /// The most pages that were in use.
+    most_in_use: usize,
 }
 
-static PAGES: Lock<PageAlloc> = Lock::new(PageAlloc { region: None, clean: FreeRuns::EMPTY, dirty: FreeRuns::EMPTY });
+static PAGES: Lock<PageAlloc> =
+    Lock::new(PageAlloc { region: None, clean: FreeRuns::EMPTY, dirty: FreeRuns::EMPTY, most_in_use: 0 });
 /// Pages of runs that were handed out; changed under the page lock.
 static NR_IN_USE: AtomicUsize = AtomicUsize::new(0);
 /// Times that memory went back to the operating system.
@@ -76,14 +85,18 @@ static NR_RELEASES: AtomicU64 = AtomicU64::new(0);
 pub(crate) fn alloc(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<Run> {
     debug_assert!(nr_pages > 0 && align_pages.is_power_of_two());
     debug_assert!(align_pages as usize * PAGE_SIZE <= region::ALIGN);
+    PAGES.lock().alloc(nr_pages, align_pages, kind)
+}
+
+/// The same for an object or a slab, which the caller holds no lock for but a CPU slot: other free pages may go to the operating system first.
+pub(crate) fn alloc_at_peak(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<Run> {
     let mut pages = PAGES.lock();
-    let head = pages.take(nr_pages.checked_add(align_pages - 1)?)?;
-    let (head, zeroed) = pages.trim(head, nr_pages, align_pages);
-    NR_IN_USE.fetch_add(nr_pages as usize, Ordering::Relaxed);
-    // No count and no owner yet, for walks.
-    page(head).set_head(PageIdx::NONE);
-    mark_used(head, nr_pages, kind);
-    Some(Run { head, nr_pages, zeroed })
+    if let Some(few) = pages.dirty_to_leave(nr_pages, align_pages) {
+        drop(pages);
+        release_down_to(few);
+        pages = PAGES.lock();
+    }
+    pages.alloc(nr_pages, align_pages, kind)
 }
 
 /// Takes `nr_pages` of zeroes for the engine itself.
@@ -129,7 +142,7 @@ pub(crate) fn extend(run: &mut Run, nr_pages: u32) -> bool {
     if available > extra {
         pages.insert_alone(behind.add(extra), available - extra, dirty);
     }
-    NR_IN_USE.fetch_add(extra as usize, Ordering::Relaxed);
+    pages.note_use(extra);
     mark_used(run.head, nr_pages, run.page().kind());
     run.nr_pages = nr_pages;
     true
@@ -215,9 +228,34 @@ impl PageAlloc {
         if dirty { &mut self.dirty } else { &mut self.clean }
     }
 
-    /// Takes a free run of at least `nr_pages` out of the bins.
-    fn take(&mut self, nr_pages: u32) -> Option<PageIdx> {
-        if let Some(run) = self.dirty.take(nr_pages).or_else(|| self.clean.take(nr_pages)) {
+    fn alloc(&mut self, nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<Run> {
+        let wanted = nr_pages.checked_add(align_pages - 1)?;
+        let head = self.dirty.take(wanted).or_else(|| self.take_clean(wanted))?;
+        let (head, zeroed) = self.trim(head, nr_pages, align_pages);
+        self.note_use(nr_pages);
+        // No count and no owner yet, for walks.
+        page(head).set_head(PageIdx::NONE);
+        mark_used(head, nr_pages, kind);
+        Some(Run { head, nr_pages, zeroed })
+    }
+
+    fn note_use(&mut self, nr_pages: u32) {
+        let nr_in_use = NR_IN_USE.fetch_add(nr_pages as usize, Ordering::Relaxed) + nr_pages as usize;
+        self.most_in_use = self.most_in_use.max(nr_in_use);
+    }
+
+    /// How many dirty pages are to be left before a run is taken, if none of them will do and more pages are in use then than ever.
+    fn dirty_to_leave(&self, nr_pages: u32, align_pages: u32) -> Option<usize> {
+        let nr_in_use = NR_IN_USE.load(Ordering::Relaxed) + nr_pages as usize;
+        let few = FEW_DIRTY_PAGES.max(nr_in_use / FEW_DIRTY_SHARE);
+        // Twice as many, so that not each run that is taken has others released.
+        let is_due = nr_in_use > self.most_in_use && self.dirty.nr_pages > 2 * few;
+        (is_due && !self.dirty.has(nr_pages.checked_add(align_pages - 1)?)).then_some(few)
+    }
+
+    /// Takes a clean run of at least `nr_pages` out of the bins.
+    fn take_clean(&mut self, nr_pages: u32) -> Option<PageIdx> {
+        if let Some(run) = self.clean.take(nr_pages) {
             return Some(run);
         }
         if self.grow(nr_pages) {

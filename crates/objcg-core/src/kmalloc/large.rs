@@ -22,7 +22,7 @@ pub(super) fn alloc(nr_bytes: usize, align: usize) -> Option<Pages> {
     let price = nr_pages as usize * PAGE_SIZE;
     let charge = hooks::charge_pages(price)?;
     let align_pages = (align / PAGE_SIZE).max(1) as u32;
-    let run = page_alloc::alloc(nr_pages, align_pages, PageKind::Large)?;
+    let run = page_alloc::alloc_at_peak(nr_pages, align_pages, PageKind::Large)?;
     run.page().owner().store(charge.taken(), Ordering::Relaxed);
     Some(Pages { address: run.address(), zeroed: run.zeroed })
 }

@@ -46,12 +46,21 @@ impl FreeRuns {
 
     /// Takes a run of at least `nr_pages`: the lowest of the closest length.
     pub(super) fn take(&mut self, nr_pages: u32) -> Option<PageIdx> {
+        let run = self.closest(nr_pages)?;
+        self.remove(run);
+        Some(run)
+    }
+
+    /// Whether there is a run of at least `nr_pages` to take.
+    pub(super) fn has(&self, nr_pages: u32) -> bool {
+        self.closest(nr_pages).is_some()
+    }
+
+    fn closest(&self, nr_pages: u32) -> Option<PageIdx> {
         let bin = bin_of(nr_pages);
         let fitting = self.bins[bin].lowest().filter(|run| page(*run).nr_pages() >= nr_pages);
         // Every run of a higher bin is longer than any of this one.
-        let run = fitting.or_else(|| self.bins[self.next_filled(bin + 1)?].lowest())?;
-        self.remove(run);
-        Some(run)
+        fitting.or_else(|| self.bins[self.next_filled(bin + 1)?].lowest())
     }
 
     /// Takes a run of the longest kind.

@@ -199,11 +199,7 @@ impl Cache {
 
     fn new_slab(&self) -> Option<PageIdx> {
         let stacks = self.find_stacks()?;
-        let run = if hardening::has_tracks() {
-            page_alloc::alloc_zeroed(self.nr_pages())
-        } else {
-            page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine)
-        }?;
+        let run = self.new_run()?;
         let head = run.page();
         if !free_bits::init(head, self.nr_objects()) {
             page_alloc::free(run);
@@ -222,6 +218,17 @@ impl Cache {
         // Only now: a walk that finds a slab may read all of its descriptor.
         page_alloc::publish_slab(run.head);
         Some(run.head)
+    }
+
+    fn new_run(&self) -> Option<Run> {
+        if hardening::has_tracks() {
+            page_alloc::alloc_zeroed(self.nr_pages())
+        } else if self.is_engines() {
+            // For whoever may hold the lists of another cache.
+            page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine)
+        } else {
+            page_alloc::alloc_at_peak(self.nr_pages(), 1, PageKind::Engine)
+        }
     }
 
     fn destroy_slabs(&self, mut slabs: RunHeap) {
