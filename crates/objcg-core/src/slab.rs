@@ -31,6 +31,7 @@ mod in_kind;
 mod lists;
 mod meta;
 mod obj_exts;
+mod retire;
 mod sheaf;
 mod sheaf_size;
 mod sole_owners;

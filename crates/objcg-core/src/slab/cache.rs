@@ -72,6 +72,18 @@ pub(super) struct Counters {
     /// Objects that are not free in their slab: with the user or in a sheaf.
     pub(super) nr_taken: AtomicU64,
     pub(super) owner_bytes: AtomicU64,
+    /// The most slabs that there were when no other CPU had objects to spare.
+    pub(super) most_slabs: AtomicU64,
+}
+
+impl Counters {
+    #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of a static")]
+    const NONE: Counters = Counters {
+        nr_slabs: AtomicU64::new(0),
+        nr_taken: AtomicU64::new(0),
+        owner_bytes: AtomicU64::new(0),
+        most_slabs: AtomicU64::new(0),
+    };
 }
 
 /// A cache's holdings, in objects and bytes. Exact at a quiet point.
@@ -102,7 +114,7 @@ impl Cache {
         cpu_sheaves: AtomicPtr::new(core::ptr::null_mut()),
         held_for_fork: AtomicPtr::new(core::ptr::null_mut()),
         has_owners: AtomicU32::new(0),
-        counters: Counters { nr_slabs: AtomicU64::new(0), nr_taken: AtomicU64::new(0), owner_bytes: AtomicU64::new(0) },
+        counters: Counters::NONE,
         lists: Lock::new(SlabLists::EMPTY),
         barn: Barn::new(),
     };
@@ -138,6 +150,7 @@ impl Cache {
         cache.nr_objects.store(geometry.objects, Ordering::Relaxed);
         cache.nr_pages.store(geometry.pages, Ordering::Relaxed);
         cache.keep_empty.store(keep_empty, Ordering::Relaxed);
+        cache.counters.most_slabs.store(0, Ordering::Relaxed);
         cache.sheaf_size.set(if with_sheaves { SheafSize::for_objects(size) } else { SheafSize::NONE });
         cache.number.store(meta::END_NUMBER as u32 + idx, Ordering::Relaxed);
         Some(idx)

@@ -1,7 +1,7 @@
 //! Each CPU's two sheaves of a cache, and the moves between sheaf, spare, barn and slabs.
 //!
 //! Allocation pops from the main sheaf; when it is empty the spare takes its place, then a full sheaf from the barn, then
-//! a refill from the slabs. Free is the mirror image. So a loop on the boundary of a sheaf swaps two pointers; a batch of
+//! a refill from the slabs, which may get another CPU's spare before ([`super::retire`]). Free is the mirror image. So a loop on the boundary of a sheaf swaps two pointers; a batch of
 //! objects moves under one lock.
 //!
 //! # The two arms
@@ -21,13 +21,13 @@
 
 #![expect(unsafe_code, reason = "one array of slots a cache, reached through a pointer")]
 
+use core::mem;
 use core::ptr::NonNull;
-use core::{iter, mem};
 
 use super::cache::Cache;
 use super::free_object::FreeObject;
 use super::sheaf::{OnStack, Sheaf};
-use super::{SlabObject, in_kind, meta, sheaf_size};
+use super::{SlabObject, in_kind, meta, retire, sheaf_size};
 use crate::cpu::{self, CpuId, Stacks, nr_cpus};
 use crate::hardening;
 use crate::hooks::{self, Purse};
@@ -189,14 +189,6 @@ impl Cache {
         self.let_slabs_go();
     }
 
-    /// Empties all sheaves if it is they that hold the slabs.
-    fn let_slabs_go(&self) {
-        let nr_taken = self.counters.nr_taken.load(Ordering::Relaxed);
-        if self.sheaf_size.is_holding_slabs(nr_taken, self.nr_places()) {
-            self.shrink_to(self.keep_empty());
-        }
-    }
-
     /// The same as [`Cache::alloc`] through the sheaves of a given CPU, under their lock.
     pub(crate) fn alloc_on(&'static self, cpu: CpuId) -> Option<NonNull<u8>> {
         let (object, went_up) = match self.slot(cpu) {
@@ -242,6 +234,7 @@ impl Cache {
         if slots.is_null() {
             slots = self.make_slots()?.as_ptr();
         }
+        retire::note_cpu(cpu);
         Some(slot_of(slots, cpu))
     }
 
@@ -266,6 +259,12 @@ impl Cache {
         NonNull::new(winner)
     }
 
+    /// This cache's slot of a CPU, if the cache has slots.
+    pub(super) fn slot_if_made(&self, cpu: CpuId) -> Option<&'static CpuSheaves> {
+        let slots = self.cpu_sheaves.load(Ordering::Acquire);
+        (!slots.is_null()).then(|| slot_of(slots, cpu))
+    }
+
     /// Runs `look` on each CPU's slot, if the cache has slots.
     pub(super) fn for_each_slot(&self, look: impl FnMut(CpuId, &'static CpuSheaves)) {
         self.for_each_of(self.cpu_sheaves.load(Ordering::Acquire), look);
@@ -275,19 +274,6 @@ impl Cache {
         if !slots.is_null() {
             CpuId::all().for_each(|cpu| look(cpu, slot_of(slots, cpu)));
         }
-    }
-
-    /// Empties all sheaves and the barn into the slabs and gives empty slabs back until `keep` are left.
-    pub(crate) fn shrink_to(&self, keep: u32) {
-        self.for_each_slot(|cpu, slot| {
-            let mut pair = slot.take(self, cpu);
-            let sheaves = [pair.main.take(), pair.spare.take(), pair.portable.take()];
-            drop(pair);
-            sheaves.into_iter().flatten().for_each(|sheaf| self.retire(sheaf));
-        });
-        while self.retire_of_barn() {}
-        iter::from_fn(|| self.barn.take_empty()).for_each(|sheaf| self.retire(sheaf));
-        self.trim_empty(keep);
     }
 
     /// Free objects that wait in sheaves. Exact at a quiet point.
@@ -304,11 +290,6 @@ impl Cache {
         self.for_each_slot(|cpu, slot| seen = seen || slot.seems_to_hold(self, cpu, address));
         self.barn.for_each_full(|sheaf| seen = seen || sheaf.iter().any(|object| object.address() == address));
         seen
-    }
-
-    fn retire(&self, mut sheaf: Sheaf) {
-        self.put_all(&mut sheaf);
-        sheaf.free();
     }
 
     /// Takes every lock of the cache for a `fork`, in lock order.
@@ -344,6 +325,11 @@ impl CpuSheaves {
         pair
     }
 
+    /// The spare sheaf, if objects are in it and nobody is at work here: the caller may hold a slot already.
+    pub(super) fn take_spare(&self) -> Option<Sheaf> {
+        self.0.try_lock()?.spare.take_if(|spare| !spare.is_empty())
+    }
+
     /// Whether the test is true of the owner of some object here, as far as can be seen while others are at work.
     pub(super) fn any_owner(&self, cache: &Cache, cpu: CpuId, mut test: impl FnMut(u32) -> bool) -> bool {
         let pair = self.0.lock();
@@ -376,6 +362,11 @@ impl Pair {
     /// The sheaves that are in the pair.
     pub(super) fn sheaves(&self) -> impl Iterator<Item = &Sheaf> {
         [&self.main, &self.spare, &self.portable].into_iter().flatten()
+    }
+
+    /// Takes the sheaves that are in the pair.
+    pub(super) fn take_sheaves(&mut self) -> [Option<Sheaf>; 3] {
+        [self.main.take(), self.spare.take(), self.portable.take()]
     }
 
     /// Runs `work` with the main sheaf of threads without rseq.
@@ -527,51 +518,6 @@ impl Pair {
 }
 
 impl Cache {
-    /// Puts a full sheaf into the barn, if it may wait there, for an empty one if there is one.
-    fn shelve(&self, full: Sheaf) -> Result<Option<Sheaf>, Sheaf> {
-        let nr_bytes = self.nr_bytes(&full);
-        if !sheaf_size::shelve(nr_bytes) {
-            return Err(full);
-        }
-        match self.barn.trade_full(full, self.sheaf_size.barn_limit()) {
-            Ok(stored) => {
-                if let Some(idle) = stored.idle {
-                    self.retire_shelved(idle);
-                }
-                Ok(stored.empty)
-            }
-            Err(full) => {
-                sheaf_size::unshelve(nr_bytes);
-                Err(full)
-            }
-        }
-    }
-
-    /// Gives a sheaf of the barn back if too much waits in barns: one for each that could not be shelved is soon enough.
-    fn thin_barn(&self) {
-        if sheaf_size::has_shelved_too_much() {
-            self.retire_of_barn();
-        }
-    }
-
-    /// Gives a full sheaf of the barn back to the slabs; false if there is none.
-    fn retire_of_barn(&self) -> bool {
-        let Some(sheaf) = self.barn.take_full() else { return false };
-        self.retire_shelved(sheaf);
-        true
-    }
-
-    /// Gives a sheaf that was in the barn back to the slabs.
-    fn retire_shelved(&self, sheaf: Sheaf) {
-        sheaf_size::unshelve(self.nr_bytes(&sheaf));
-        self.retire(sheaf);
-    }
-
-    /// Bytes of a sheaf's objects.
-    fn nr_bytes(&self, sheaf: &Sheaf) -> usize {
-        sheaf.nr_objects() as usize * self.size()
-    }
-
     fn new_sheaf(&self) -> Option<Sheaf> {
         Sheaf::new(self.sheaf_size.capacity())
     }

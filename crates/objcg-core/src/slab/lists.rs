@@ -111,6 +111,9 @@ impl Cache {
     /// been paid out of the purse.
     pub(super) fn take(&self, want: u32, purse: &mut Purse, mut found: impl FnMut(FreeObject)) -> u32 {
         let mut nr_taken = self.lists.lock().take(self, want, purse, &mut found);
+        if nr_taken == 0 && self.call_in() {
+            nr_taken = self.lists.lock().take(self, want, purse, &mut found);
+        }
         if nr_taken == 0 {
             nr_taken = match self.new_slab() {
                 Some(slab) => self.take_from_new(slab, want, purse, &mut found),

@@ -1,0 +1,119 @@
+//! Sheaves that are full, or empty, or wanted elsewhere: into the barn, or back to the slabs.
+
+use core::iter;
+
+use super::cache::Cache;
+use super::sheaf::Sheaf;
+use super::sheaf_size;
+use crate::cpu::CpuId;
+use crate::sync::{AtomicUsize, Ordering, OwnLines};
+
+/// So many CPUs are asked at most for what they have to spare: each costs a line of its slot.
+const NR_ASKED: usize = 4;
+
+/// One more than the highest CPU that ever put objects into its sheaves: most of those that are possible never come.
+static NR_CPUS_SEEN: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(1));
+
+/// That CPU has sheaves.
+pub(super) fn note_cpu(cpu: CpuId) {
+    if cpu.index() >= nr_cpus_seen() {
+        NR_CPUS_SEEN.0.fetch_max(cpu.index() + 1, Ordering::Relaxed);
+    }
+}
+
+fn nr_cpus_seen() -> usize {
+    NR_CPUS_SEEN.0.load(Ordering::Relaxed)
+}
+
+impl Cache {
+    /// Puts a full sheaf into the barn, if it may wait there, for an empty one if there is one.
+    pub(super) fn shelve(&self, full: Sheaf) -> Result<Option<Sheaf>, Sheaf> {
+        let nr_bytes = self.nr_bytes(&full);
+        if !sheaf_size::shelve(nr_bytes) {
+            return Err(full);
+        }
+        match self.barn.trade_full(full, self.sheaf_size.barn_limit()) {
+            Ok(stored) => {
+                if let Some(idle) = stored.idle {
+                    self.retire_shelved(idle);
+                }
+                Ok(stored.empty)
+            }
+            Err(full) => {
+                sheaf_size::unshelve(nr_bytes);
+                Err(full)
+            }
+        }
+    }
+
+    /// Gives a sheaf of the barn back if too much waits in barns: one for each that could not be shelved is soon enough.
+    pub(super) fn thin_barn(&self) {
+        if sheaf_size::has_shelved_too_much() {
+            self.retire_of_barn();
+        }
+    }
+
+    /// Gives a full sheaf of the barn back to the slabs; false if there is none.
+    fn retire_of_barn(&self) -> bool {
+        let Some(sheaf) = self.barn.take_full() else { return false };
+        self.retire_shelved(sheaf);
+        true
+    }
+
+    /// Gives a sheaf that was in the barn back to the slabs.
+    fn retire_shelved(&self, sheaf: Sheaf) {
+        sheaf_size::unshelve(self.nr_bytes(&sheaf));
+        self.retire(sheaf);
+    }
+
+    /// Bytes of a sheaf's objects.
+    pub(super) fn nr_bytes(&self, sheaf: &Sheaf) -> usize {
+        sheaf.nr_objects() as usize * self.size()
+    }
+
+    /// Empties all sheaves and the barn into the slabs and gives empty slabs back until `keep` are left.
+    pub(crate) fn shrink_to(&self, keep: u32) {
+        self.for_each_slot(|cpu, slot| {
+            let sheaves = slot.take(self, cpu).take_sheaves();
+            sheaves.into_iter().flatten().for_each(|sheaf| self.retire(sheaf));
+        });
+        while self.retire_of_barn() {}
+        iter::from_fn(|| self.barn.take_empty()).for_each(|sheaf| self.retire(sheaf));
+        self.trim_empty(keep);
+    }
+
+    /// Empties all sheaves if it is they that hold the slabs.
+    pub(super) fn let_slabs_go(&self) {
+        let nr_taken = self.counters.nr_taken.load(Ordering::Relaxed);
+        if self.sheaf_size.is_holding_slabs(nr_taken, self.nr_places()) {
+            self.shrink_to(self.keep_empty());
+        }
+    }
+
+    /// Empties another CPU's spare sheaf into the slabs before the cache has more slabs than ever; false if none was found. What waits
+    /// elsewhere would otherwise make slabs that stay: of a CPU whose objects are freed while another's grow.
+    pub(super) fn call_in(&self) -> bool {
+        let most_slabs = &self.counters.most_slabs;
+        let nr_slabs = self.counters.nr_slabs.load(Ordering::Relaxed);
+        if nr_slabs < most_slabs.load(Ordering::Relaxed) {
+            return false;
+        }
+        // Others first each time.
+        let mut asked = (0..NR_ASKED).map(|nth| CpuId::fold((nr_slabs as usize + nth) % nr_cpus_seen()));
+        match asked.find_map(|cpu| self.slot_if_made(cpu)?.take_spare()) {
+            Some(spare) => {
+                self.retire(spare);
+                true
+            }
+            None => {
+                most_slabs.fetch_max(nr_slabs + 1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+
+    fn retire(&self, mut sheaf: Sheaf) {
+        self.put_all(&mut sheaf);
+        sheaf.free();
+    }
+}
