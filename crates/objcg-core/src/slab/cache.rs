@@ -23,8 +23,10 @@ use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry, is_dear};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
 use crate::table::{Slot, Table};
 
-/// Empty slabs that a size class keeps before it gives pages back, if its objects are not dear.
+/// Empty slabs that a cache keeps before it gives pages back: a size class if its objects are not dear, one of the engine's own, most of
+/// which have a slab or two, if that is of so few objects that each would make one.
 const KEEP_EMPTY: u32 = 1;
+const FEW_OBJECTS: u32 = 2;
 
 static TABLE: Table<Cache, 1024> = Table::new();
 
@@ -127,7 +129,7 @@ impl Cache {
             size: AtomicU32::new(size as u32),
             nr_objects: AtomicU32::new(geometry.objects),
             nr_pages: AtomicU32::new(geometry.pages),
-            keep_empty: AtomicU32::new(if is_dear(size) { 0 } else { KEEP_EMPTY }),
+            keep_empty: AtomicU32::new(if geometry.objects <= FEW_OBJECTS { KEEP_EMPTY } else { 0 }),
             ..Cache::UNUSED
         }
     }
@@ -137,6 +139,7 @@ impl Cache {
         let size = class.size();
         Cache {
             sheaf_size: SheafSize::for_objects(size),
+            keep_empty: AtomicU32::new(if is_dear(size) { 0 } else { KEEP_EMPTY }),
             ..Cache::for_engine(size, SlabGeometry::for_size(size), class.index())
         }
     }
