@@ -139,15 +139,15 @@ pub struct SlabGeometry {
 }
 
 impl SlabGeometry {
-    /// Smallest slab: below it the lock and the descriptor are shared by too few objects.
-    const MIN_PAGES: u32 = 4;
+    /// Smallest slab: of one page too few objects would share the lock's and the lists' cost.
+    const MIN_PAGES: u32 = 2;
     /// Slabs up to this are looked for one that wastes nearly nothing.
     const FEW_PAGES: u32 = 9;
     const MAX_PAGES: u32 = 256;
     const MIN_OBJECTS: u32 = 4;
 
-    /// The smallest slab of four to nine pages that wastes at most 1/128 of its bytes, at its end and behind the owner words of its
-    /// objects; if there is none the smallest of at least four that wastes at most 1/32 at its end. Of at least four objects. Of dear ones
+    /// The smallest slab of two to nine pages that wastes at most 1/128 of its bytes, at its end and behind the owner words of its
+    /// objects; if there is none the smallest of at least two that wastes at most 1/32 at its end. Of at least four objects. Of dear ones
     /// the smallest at all that wastes at most 1/32.
     pub(crate) const fn for_size(size: usize) -> SlabGeometry {
         let (min_pages, min_objects) = if is_dear(size) { (1, 1) } else { (Self::MIN_PAGES, Self::MIN_OBJECTS) };
@@ -333,7 +333,7 @@ mod tests {
             assert!(used_bytes <= slab_bytes, "{geometry:?} of {size}");
             assert!((slab_bytes - used_bytes) * share <= slab_bytes, "{geometry:?} of {size}");
             assert!(geometry.objects >= if is_dear(size) { 1 } else { 4 });
-            assert!(!is_tight || (4..=9).contains(&geometry.pages), "{geometry:?} of {size}");
+            assert!(!is_tight || (2..=9).contains(&geometry.pages), "{geometry:?} of {size}");
         }
     }
 

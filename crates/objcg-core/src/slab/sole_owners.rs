@@ -14,7 +14,7 @@ use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 
 /// Vessels that can have a vector; an id's is the one of its number modulo this, if no other id came first.
 const NR_VECTORS: usize = 256;
-/// Words of a vector: slabs of more objects, which are smaller than 64 bytes, have a vector of their own.
+/// Words of a vector: slabs of more objects, which are smaller than 32 bytes, have a vector of their own.
 const NR_WORDS: usize = 256;
 /// A group has a vector once so much is charged to it: then it is 1/256 of that at most, and stands for owner words of its slabs,
 /// which are 1/50 in a server's mix.
