@@ -31,9 +31,9 @@ const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 /// Bytes by which all sheaf sizes together may exceed the first ones: this, and a share of the pages in use, which is larger of what
 /// is above a small process's.
 const EXTRA_BYTES: usize = 32 << 10;
-const EXTRA_SHARE: usize = 12;
+const EXTRA_SHARE: usize = 8;
 const SMALL_PROCESS: usize = 4 << 20;
-const EXTRA_SHARE_ABOVE: usize = 8;
+const EXTRA_SHARE_ABOVE: usize = 7;
 /// A barn may store so many sheaves at first, and as it grows so many objects.
 const SHELVED_SHEAVES: usize = 16;
 const SHELVED_OBJECTS: usize = 4096;
