@@ -88,7 +88,8 @@ pub(crate) fn alloc(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<R
     PAGES.lock().alloc(nr_pages, align_pages, kind)
 }
 
-/// The same for an object or a slab, which the caller holds no lock for but a CPU slot: other free pages may go to the operating system first.
+/// The same for an object or a slab, by a caller that holds no lock but a CPU slot: other free pages may go to the operating
+/// system first.
 pub(crate) fn alloc_at_peak(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<Run> {
     let mut pages = PAGES.lock();
     if let Some(few) = pages.dirty_to_leave(nr_pages, align_pages) {

@@ -338,6 +338,18 @@ mod tests {
     }
 
     #[test]
+    fn slabs_are_the_smallest_that_waste_so_little() {
+        let shape = |size| {
+            let geometry = SlabGeometry::for_size(size);
+            (geometry.pages, geometry.objects)
+        };
+        assert_eq!([8, 64, 128, 192, 576].map(shape), [(2, 1024), (2, 128), (2, 64), (3, 64), (9, 64)]);
+        assert_eq!([640, 1024, 1792, 2048, 8192].map(shape), [(5, 32), (2, 8), (7, 16), (2, 4), (8, 4)]);
+        // Dear ones: one is a slab, but where three waste less.
+        assert_eq!([16_384, 17_472, 32_768].map(shape), [(4, 1), (13, 3), (8, 1)]);
+    }
+
+    #[test]
     fn slabs_of_any_size_waste_at_most_a_thirty_second() {
         for size in 1..=MAX_SIZE {
             let geometry = SlabGeometry::for_size(size);

@@ -98,8 +98,9 @@ impl Cache {
         if nr_slabs < most_slabs.load(Ordering::Relaxed) {
             return false;
         }
-        // Others first each time.
-        let mut asked = (0..NR_ASKED).map(|nth| CpuId::fold((nr_slabs as usize + nth) % nr_cpus_seen()));
+        // Others first each time, and nobody twice.
+        let nr_cpus = nr_cpus_seen();
+        let mut asked = (0..NR_ASKED.min(nr_cpus)).map(|nth| CpuId::fold((nr_slabs as usize + nth) % nr_cpus));
         match asked.find_map(|cpu| self.slot_if_made(cpu)?.take_spare()) {
             Some(spare) => {
                 self.retire(spare);
