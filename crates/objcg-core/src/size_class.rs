@@ -1,16 +1,16 @@
 //! Size classes: one const table, both directions, and the slab that each class is cut from.
 //!
-//! Up to 128 bytes the classes are 8 or 16 bytes apart, above it eight to a doubling, so that an object wastes at most
+//! Up to 128 bytes the classes are 8 bytes apart, above it eight to a doubling, so that an object wastes at most
 //! 1/9 of its slot, and above 1 KiB four: at most 1/5, and less on the whole, since each class has some objects at hand on every
 //! CPU. The largest class is 32 KiB. A class that is a power of two is naturally aligned. Many objects are a power of two with a
 //! header: just above each there is another class, of which fifteen fill the space of sixteen powers of two.
 
 use crate::os::PAGE_SIZE;
 
-const NR_FINE: usize = 12;
+const NR_FINE: usize = FINE_MAX / FINE_STEP;
 /// Bytes of the smallest objects.
-pub(crate) const SMALLEST: usize = FINE_SIZES[0] as usize;
-const FINE_SIZES: [u32; NR_FINE] = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128];
+pub(crate) const SMALLEST: usize = FINE_STEP;
+const FINE_STEP: usize = 8;
 const FINE_MAX: usize = 128;
 const FINE_MAX_SHIFT: u32 = 7;
 /// log2 of the steps to a doubling, and for objects of more than [`COARSE`] bytes.
@@ -31,8 +31,6 @@ const WITH_HEADER: [u32; NR_DOUBLINGS] = with_header();
 const CACHE_LINE: usize = 64;
 /// Bytes of each class, ascending.
 const SIZES: [u32; NR_CLASSES] = sizes();
-/// Class of each size up to `FINE_MAX`, by 8-byte step.
-const FINE_CLASS: [u8; FINE_MAX / 8 + 1] = fine_classes();
 
 /// Objects of more bytes than this are [dear](is_dear).
 const DEAR: usize = 8 << 10;
@@ -52,7 +50,9 @@ impl SizeClass {
     #[inline]
     pub(crate) const fn of_size(nr_bytes: usize) -> Option<SizeClass> {
         if nr_bytes <= FINE_MAX {
-            return Some(SizeClass(FINE_CLASS[nr_bytes.div_ceil(8)]));
+            // Nothing at all is of the smallest class.
+            let last = if nr_bytes == 0 { 0 } else { nr_bytes - 1 };
+            return Some(SizeClass((last / FINE_STEP) as u8));
         }
         if nr_bytes > MAX_SIZE {
             return None;
@@ -225,7 +225,7 @@ const fn sizes() -> [u32; NR_CLASSES] {
     let mut sizes = [0; NR_CLASSES];
     let mut index = 0;
     while index < NR_FINE {
-        sizes[index] = FINE_SIZES[index];
+        sizes[index] = ((index + 1) * FINE_STEP) as u32;
         index += 1;
     }
     let mut doubling = 0;
@@ -254,20 +254,6 @@ const fn with_header() -> [u32; NR_DOUBLINGS] {
         doubling += 1;
     }
     sizes
-}
-
-const fn fine_classes() -> [u8; FINE_MAX / 8 + 1] {
-    let mut classes = [0; FINE_MAX / 8 + 1];
-    let mut step = 0;
-    let mut class = 0;
-    while step < classes.len() {
-        if step * 8 > FINE_SIZES[class] as usize {
-            class += 1;
-        }
-        classes[step] = class as u8;
-        step += 1;
-    }
-    classes
 }
 
 #[cfg(test)]
