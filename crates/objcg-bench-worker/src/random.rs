@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same for every rival.
+//! Numbers that look random and are the same for every rival, on every machine: the logarithms are not the C library's.
 
 use crate::pages::Pages;
 
@@ -39,7 +39,7 @@ impl Random {
     fn normal(&mut self) -> f64 {
         let mut unit = || (self.next() >> 11) as f64 / (1u64 << 53) as f64;
         let (a, b) = (1.0 - unit(), unit());
-        (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+        (-2.0 * libm::log(a)).sqrt() * libm::cos(std::f64::consts::TAU * b)
     }
 }
 
@@ -53,7 +53,7 @@ impl Sizes {
     pub(crate) fn log_normal(median: f64, sigma: f64, min: u32, max: u32) -> Sizes {
         let mut random = Random::new(0);
         Sizes(Pages::new(Sizes::NR_DRAWN, |_| {
-            let size = median * (sigma * random.normal()).exp();
+            let size = median * libm::exp(sigma * random.normal());
             (size as u32).clamp(min, max)
         }))
     }
