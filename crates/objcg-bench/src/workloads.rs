@@ -116,9 +116,8 @@ impl Workload {
             (Scale::Quick, WorkloadKind::Burst) => 2,
             (Scale::Quick, WorkloadKind::Tenants) => 3,
             (Scale::Full, WorkloadKind::Burst | WorkloadKind::Tenants) => 5,
-            (Scale::Quick, _) if self.has_fixed_length() => 5,
-            (Scale::Full, _) if self.has_fixed_length() => 9,
             (Scale::Quick, _) => 7,
+            (Scale::Full, _) if self.has_fixed_length() => 9,
             (Scale::Full, _) => 15,
         }
     }
