@@ -57,6 +57,8 @@ impl Copy {
             .current_dir(&self.0.tree)
             .args(["test", "--package", "objcg-core", "--lib"])
             .args(["--config", "profile.dev.debug=false"])
+            // Built often and run for moments.
+            .args(["--config", "profile.dev.package.objcg-core.opt-level=0"])
             .args(args)
             .env("CARGO_TARGET_DIR", &self.0.target)
             .env("RUSTFLAGS", "--cfg loom")
