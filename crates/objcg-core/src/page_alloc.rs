@@ -12,6 +12,7 @@
 //! are about to be in use than ever. Then the longest go first, until 64 KiB or 1/256 of what is in use is left.
 
 mod heap;
+mod kind;
 mod page;
 mod region;
 mod runs;
@@ -22,8 +23,9 @@ use crate::os::PAGE_SIZE;
 use crate::report::die;
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
 
-pub(crate) use heap::RunHeap;
-pub(crate) use page::{Lookup, Page, PageIdx, PageKind, SlabShape};
+pub(crate) use heap::{RunHeap, Slab};
+pub(crate) use kind::KindId;
+pub(crate) use page::{Lookup, Page, PageIdx, PageKind, SlabPlace};
 use region::Reservation;
 pub(crate) use region::{address, end, idx_of, lookup, lookup_at, page};
 use runs::FreeRuns;
@@ -235,7 +237,7 @@ impl PageAlloc {
         let (head, zeroed) = self.trim(head, nr_pages, align_pages);
         self.note_use(nr_pages);
         // No count and no owner yet, for walks.
-        page(head).set_head(PageIdx::NONE);
+        page(head).owner().store(0, Ordering::Relaxed);
         mark_used(head, nr_pages, kind);
         Some(Run { head, nr_pages, zeroed })
     }
@@ -350,20 +352,15 @@ impl PageAlloc {
 /// Sets the descriptors of a run that is handed out: its head, and its last page, which must not look free any more.
 fn mark_used(run: PageIdx, nr_pages: u32, kind: PageKind) {
     if nr_pages > 1 {
-        let last = run.add(nr_pages - 1);
-        page(last).set_kind(PageKind::Tail);
-        page(last).set_head(run);
+        page(run.add(nr_pages - 1)).set_tail(PageKind::Tail, run);
     }
-    page(run).set_kind(kind);
-    page(run).set_nr_pages(nr_pages);
+    page(run).set_head(kind, nr_pages);
 }
 
 /// Makes every page of a run lead to its head, for runs that are looked up by addresses inside them.
 pub(crate) fn mark_tails(run: &Run) {
     for offset in 1..run.nr_pages {
-        let tail = run.head.add(offset);
-        page(tail).set_kind(PageKind::Tail);
-        page(tail).set_head(run.head);
+        page(run.head.add(offset)).set_tail(PageKind::Tail, run.head);
     }
 }
 
@@ -417,8 +414,10 @@ fn file_released(run: PageIdx, nr_pages: u32) {
 
 /// Neither free nor used: no neighbour merges with it, and nobody is given it while the lock is open.
 fn mark_releasing(run: PageIdx, nr_pages: u32) {
-    page(run).set_kind(PageKind::Releasing);
-    page(run.add(nr_pages - 1)).set_kind(PageKind::Releasing);
+    if nr_pages > 1 {
+        page(run.add(nr_pages - 1)).set_tail(PageKind::Tail, run);
+    }
+    page(run).set_head(PageKind::Releasing, nr_pages);
 }
 
 fn release_memory(run: PageIdx, nr_pages: u32) -> bool {
@@ -430,7 +429,7 @@ fn release_memory(run: PageIdx, nr_pages: u32) -> bool {
 pub(crate) fn head_of(addr: usize) -> PageIdx {
     let idx = idx_of(addr);
     let head = match page(idx).kind() {
-        PageKind::Tail | PageKind::Free | PageKind::Releasing => page(idx).head(),
+        PageKind::Tail | PageKind::FreeTail => page(idx).head(),
         _ => idx,
     };
     // Of a page that is handed out meanwhile it may be a count or an owner.

@@ -191,14 +191,14 @@ impl SlabGeometry {
         }
     }
 
-    /// For the engine's own small memory, of which there is little: the smallest slab of at most `max_objects` that wastes at
-    /// most 1/8 of itself at its end.
+    /// For the engine's own small memory, of which there is little: the smallest slab of at least two pages, so that a descriptor has room
+    /// for its links, and of at most `max_objects` that wastes at most 1/8 of itself at its end.
     pub(crate) const fn for_engine(size: usize, max_objects: u32) -> SlabGeometry {
-        let mut pages = size.div_ceil(PAGE_SIZE) as u32;
+        let mut pages = Self::MIN_PAGES;
         loop {
             let nr_bytes = pages as usize * PAGE_SIZE;
             let objects = (nr_bytes / size) as u32;
-            if (nr_bytes % size) * 8 <= nr_bytes {
+            if objects > 0 && (nr_bytes % size) * 8 <= nr_bytes {
                 return SlabGeometry { pages, objects: if objects < max_objects { objects } else { max_objects } };
             }
             pages += 1;

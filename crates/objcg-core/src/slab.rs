@@ -39,7 +39,7 @@ mod sole_owners;
 use core::ptr::NonNull;
 
 use crate::cpu::Stacks;
-use crate::page_alloc::{self, Lookup, Page, PageIdx};
+use crate::page_alloc::{self, Lookup, Page, PageIdx, SlabPlace};
 use crate::report::die;
 use crate::size_class::{NR_CLASSES, SizeClass};
 use crate::sync::{AtomicU32, Ordering};
@@ -79,6 +79,7 @@ pub(crate) struct SlabObject {
     pub(crate) address: NonNull<u8>,
     /// What the page that the object starts in leads to.
     page: &'static Lookup,
+    place: SlabPlace,
     obj_idx: u32,
 }
 
@@ -92,8 +93,9 @@ impl SlabObject {
     /// The same, for an address in this page.
     #[inline(always)]
     pub(crate) fn in_page(address: NonNull<u8>, page: &'static Lookup) -> Option<SlabObject> {
-        let obj_idx = Cache::object_in(page, address.as_ptr() as usize)?;
-        Some(SlabObject { address, page, obj_idx })
+        let place = page.place();
+        let obj_idx = place.object_at(address.as_ptr() as usize)?;
+        Some(SlabObject { address, page, place, obj_idx })
     }
 
     /// Looks up an object that the engine itself handed out or holds.
@@ -108,27 +110,27 @@ impl SlabObject {
     /// its slab may be gone, and its pages' descriptors be released or another slab's.
     fn alleged_owner(addr: usize) -> Option<u32> {
         let page = page_alloc::lookup_at(addr)?;
-        let obj_idx = Cache::object_in(page, addr)?;
+        let obj_idx = page.place().object_at(addr)?;
         OwnerVector::peek(&page.obj_exts, obj_idx)
     }
 
     /// The cache of its slab.
     #[inline]
     pub(crate) fn cache(&self) -> &'static Cache {
-        Cache::of_number(self.page.shape().cache())
+        Cache::of_slab(self.place)
     }
 
     /// The CPUs' stacks of its cache.
     #[inline(always)]
     fn stacks(&self) -> Stacks {
         // Relaxed: as in `Cache::stacks`.
-        Stacks::from_ptr(self.page.stacks.load(Ordering::Relaxed))
+        Stacks::from_ptr(self.place.kind().stacks())
     }
 
     /// The first page of the object's slab.
     fn slab(&self) -> PageIdx {
         let addr = self.address.addr().get();
-        page_alloc::idx_of(addr - self.page.shape().offset(addr) as usize)
+        page_alloc::idx_of(addr - self.place.offset(addr) as usize)
     }
 
     /// The slab's owner vector, as the object's page knows it.

@@ -6,20 +6,28 @@
 use std::ptr::NonNull;
 
 use objcg_core::faults::{MILLION, Site, fail_often, pass_all};
+use objcg_core::kmem_cache::{CacheConfig, KmemCache, Sheaves};
 use objcg_core::memcg::{self, CreateError, ExternalCharge, Memcg};
-use objcg_core::{kmalloc, stat};
+use objcg_core::{SlabGeometry, kmalloc, stat};
 
 /// What a table of groups, of long names or of vessels grows by.
 const CHUNK_BYTES: usize = 256 << 10;
 /// More groups than a chunk has slots for, and than it has for long names.
 const MANY: usize = 1100;
 
-/// Takes all pages that are left: runs, then slabs of all classes, some of which need a page each.
-fn use_up(held: &mut Vec<NonNull<u8>>) {
+/// Objects of a page, each a slab.
+fn single_pages() -> KmemCache {
+    let geometry = Some(SlabGeometry { pages: 1, objects: 1 });
+    KmemCache::create(&CacheConfig { geometry, sheaves: Sheaves::Off, ..CacheConfig::new(4096) }).expect("memory")
+}
+
+/// Takes all pages that are left: runs, then slabs of all classes, then single pages.
+fn use_up(held: &mut Vec<NonNull<u8>>, pages: &KmemCache) {
     let slabs = (1..=256).rev().map(|step| step * 16);
     for nr_bytes in [CHUNK_BYTES, 40 << 10, 32 << 10].into_iter().chain(slabs) {
         held.extend(std::iter::from_fn(|| kmalloc::alloc(nr_bytes, 8)));
     }
+    held.extend(std::iter::from_fn(|| pages.alloc()));
 }
 
 fn long(nth: usize) -> String {
@@ -43,8 +51,9 @@ fn i8_a_group_that_is_not_made_leaves_no_slot_and_no_name() {
     let chunk = kmalloc::alloc(CHUNK_BYTES, 8).expect("memory");
     // And the per-CPU area is there, without which there is no slab.
     let mut held = vec![kmalloc::alloc(8, 8).expect("memory")];
+    let pages = single_pages();
     fail_often(Site::Os, MILLION, 0);
-    use_up(&mut held);
+    use_up(&mut held, &pages);
     // No room for long names; then room for them, and none for the index.
     refused(&long(0));
     // SAFETY: live, and nothing uses it.
@@ -57,7 +66,7 @@ fn i8_a_group_that_is_not_made_leaves_no_slot_and_no_name() {
     pass_all(Site::Os);
     drop(root.create("first").expect("memory"));
     fail_often(Site::Os, MILLION, 0);
-    use_up(&mut held);
+    use_up(&mut held, &pages);
     let mut groups: Vec<_> = (0..MANY).map_while(|nth| root.create(&format!("g{nth}")).ok()).collect();
     assert!(groups.len() > MANY / 2 && groups.len() < MANY, "{} groups", groups.len());
     refused("one more");

@@ -1,22 +1,24 @@
-//! The descriptor of a page: 64 bytes beside the region for each 4 KiB in it, the kernel's `struct page`, in two halves.
+//! The descriptor of a page: 32 bytes beside the region for each 4 KiB in it, the kernel's `struct page`, in two halves.
 //!
-//! A [`Lookup`] has what a free needs of the page that its object starts in, and no more, so that two of them share a cache line
+//! A [`Lookup`] has what a free needs of the page that its object starts in, and no more, so that four of them share a cache line
 //! with nothing else; a [`Page`] has the rest. Both are type-stable: once committed they stay mapped and are only ever this type,
 //! so a `&'static` to one is always sound to hold. Every field is an atomic; which lock or owner makes a value meaningful is said
 //! per field. Only a run's first `Page` (its *head*) is complete; the last one, and all of runs that are looked up by addresses inside
-//! them, lead to it. A slab's `Lookup`s all have the same: the reciprocal of the object size, the stacks, the owner vector, the shape.
+//! them, lead to it. A slab's `Lookup`s all have the same: the owner vector, where the slab starts, and the [kind](super::kind) of its
+//! cache.
 
 use core::ptr::NonNull;
 
-use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use super::kind::{Kind, KindId};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// What a run of pages is, kept in its head. A head is never left stale: freeing a run makes it `Free` first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u32)]
 pub(crate) enum PageKind {
     /// Never handed out since the region grew over it.
     Untouched = 0,
-    /// The head or the last page of a free run (or a stale mark inside a run, which nobody reads).
+    /// The head of a free run (or a stale mark inside a run, which nobody reads).
     Free = 1,
     /// Not the first page of its run.
     Tail = 2,
@@ -28,17 +30,20 @@ pub(crate) enum PageKind {
     Engine = 5,
     /// On its way back to the operating system.
     Releasing = 6,
+    /// The last page of a free run of several.
+    FreeTail = 7,
 }
 
 impl PageKind {
-    fn from_u8(byte: u8) -> PageKind {
-        match byte {
+    fn from_bits(bits: u32) -> PageKind {
+        match bits {
             1 => PageKind::Free,
             2 => PageKind::Tail,
             3 => PageKind::Slab,
             4 => PageKind::Large,
             5 => PageKind::Engine,
             6 => PageKind::Releasing,
+            7 => PageKind::FreeTail,
             _ => PageKind::Untouched,
         }
     }
@@ -63,128 +68,180 @@ impl PageIdx {
 }
 
 /// What an address in a page of a slab leads to, in each of its pages. Words of 64 bits: a free is bound by how many it reads. When the
-/// slab is gone all but the reciprocal stay what they were, until the descriptors of free pages are released.
-#[repr(C, align(32))]
+/// slab is gone the owner vector stays what it was, until the descriptors of free pages are released.
+#[repr(C, align(16))]
 pub(crate) struct Lookup {
-    /// ⌈2^64 / size⌉ of a slab's objects; 0 in pages of no slab. Set when all else is there, cleared before the pages are given back.
-    pub(crate) reciprocal: AtomicU64,
-    /// The CPUs' stacks of the slab's cache.
-    pub(crate) stacks: AtomicPtr<u8>,
     /// The owner vector: one that slabs share, then perhaps the slab's own. Written under the cache's lock.
     pub(crate) obj_exts: AtomicPtr<AtomicU32>,
-    shape: AtomicU64,
+    place: AtomicU64,
 }
 
-/// A slab in a word: the lower half of the address where it starts, its cache's number, the number of its last object.
+/// A slab in a word: what is to be added to the lower half of an address in it to have the offset there, and its kind. 0 for no slab.
 #[derive(Clone, Copy)]
-pub(crate) struct SlabShape(u64);
+pub(crate) struct SlabPlace(u64);
 
-impl SlabShape {
-    /// `nr_objects` is at least 1, and at most 65,536.
-    pub(crate) fn new(start: NonNull<u8>, cache: u16, nr_objects: u32) -> SlabShape {
-        let start = start.addr().get() as u32;
-        SlabShape(u64::from(start) | u64::from(cache) << 32 | u64::from(nr_objects - 1) << 48)
+impl SlabPlace {
+    pub(crate) const NONE: SlabPlace = SlabPlace(0);
+
+    pub(crate) fn new(start: NonNull<u8>, kind: KindId) -> SlabPlace {
+        let to_offset = (start.addr().get() as u32).wrapping_neg();
+        SlabPlace(u64::from(to_offset) | u64::from(kind.to_bits()) << 32)
     }
 
     /// How far an address in the slab is from its start. Slabs are smaller than 4 GiB: the lower halves tell.
     #[inline(always)]
     pub(crate) fn offset(self, addr: usize) -> u32 {
-        (addr as u32).wrapping_sub(self.0 as u32)
+        (self.0 as u32).wrapping_add(addr as u32)
     }
 
-    #[inline]
-    pub(crate) fn cache(self) -> u16 {
-        (self.0 >> 32) as u16
-    }
-
-    /// Whether the slab has an object of that number.
     #[inline(always)]
-    pub(crate) fn has(self, obj_idx: u32) -> bool {
-        u64::from(obj_idx) <= self.0 >> 48
+    fn kind_id(self) -> KindId {
+        KindId::from_bits((self.0 >> 32) as u32)
+    }
+
+    /// What a free asks for of the slab's cache.
+    #[inline(always)]
+    pub(crate) fn kind(self) -> &'static Kind {
+        self.kind_id().kind()
+    }
+
+    /// The number of the slab's cache; `None` of no slab.
+    #[inline]
+    pub(crate) fn cache(self) -> Option<u16> {
+        self.kind_id().cache()
+    }
+
+    /// The number of the slab's object that starts at an address in it; `None` if none does, and of no slab.
+    #[inline(always)]
+    pub(crate) fn object_at(self, addr: usize) -> Option<u32> {
+        self.kind().object_at(self.offset(addr))
     }
 }
 
-/// The rest of a descriptor: 8 (kind, length) + 8 (bits) + 4 (count, owner or head) + 12 (links).
-#[repr(C, align(32))]
+/// The rest of a descriptor: 4 (kind, length or head) + 4 (count, owner or link) + 8 (bits or links).
+#[repr(C, align(16))]
 pub(crate) struct Page {
-    /// Written under the page lock.
-    kind: AtomicU8,
-    /// A free run: whether its pages may hold old bytes and occupy memory. Under the page lock.
-    dirty: AtomicU8,
-    _pad: [u8; 2],
-    /// Pages of the run, in the head. Under the page lock, or by the run's owner.
-    nr_pages: AtomicU32,
-    /// A slab's free objects, a bit each: the bits themselves up to 64 objects, else the address of the words. Under the
-    /// cache's lock.
-    pub(crate) free_bits: AtomicU64,
+    /// Bits 0–2: the kind of the run, or a tail's; 3: of a free run, whether its pages may hold old bytes and occupy memory. The rest: of
+    /// a head the pages of the run, of a tail the head. Under the page lock, or by the run's owner.
+    mark: AtomicU32,
     /// A slab: its free objects, under the cache's lock. A large object: its owner, the vessel that was charged or 0, by who
-    /// has the object. Free runs, and pages that are not the first: the first page of the run, under the page lock, or by the
-    /// run's owner.
-    count_or_owner_or_head: AtomicU32,
-    /// Links of the heap that the run is in. Under the lock of the heap's owner.
-    pub(super) child: AtomicU32,
-    pub(super) next: AtomicU32,
-    pub(super) prev: AtomicU32,
+    /// has the object. Where links are (see [`super::heap`]): the first child.
+    count_or_owner_or_child: AtomicU32,
+    /// A slab's free objects, a bit each: the bits themselves up to 64 objects, else the address of the words. Under the
+    /// cache's lock. Where links are: the siblings, the next one in the lower half.
+    bits_or_siblings: AtomicU64,
 }
 
-const _: () = assert!(size_of::<Lookup>() == 32 && size_of::<Page>() == 32);
+/// Bits of a mark below the number.
+const NUMBER_SHIFT: u32 = 4;
+/// Bits of a number: no region has more pages.
+pub(super) const NUMBER_BITS: u32 = u32::BITS - NUMBER_SHIFT;
+const KIND: u32 = 7;
+const DIRTY: u32 = 8;
+
+const _: () = assert!(size_of::<Lookup>() == 16 && size_of::<Page>() == 16);
 
 impl Lookup {
     #[inline(always)]
-    pub(crate) fn shape(&self) -> SlabShape {
-        SlabShape(self.shape.load(Ordering::Relaxed))
+    pub(crate) fn place(&self) -> SlabPlace {
+        // Acquire pairs with the Release in `set_place`.
+        SlabPlace(self.place.load(Ordering::Acquire))
     }
 
-    pub(crate) fn set_shape(&self, shape: SlabShape) {
-        self.shape.store(shape.0, Ordering::Relaxed);
+    /// A slab's when all else is there; none before the pages are given back.
+    pub(crate) fn set_place(&self, place: SlabPlace) {
+        self.place.store(place.0, Ordering::Release);
     }
 }
 
 impl Page {
     #[inline]
     pub(crate) fn kind(&self) -> PageKind {
-        PageKind::from_u8(self.kind.load(Ordering::Relaxed))
+        PageKind::from_bits(self.mark.load(Ordering::Relaxed) & KIND)
     }
 
+    /// Makes the head of a run one of another kind.
     pub(super) fn set_kind(&self, kind: PageKind) {
-        self.kind.store(kind as u8, Ordering::Relaxed);
+        let rest = self.mark.load(Ordering::Relaxed) & !KIND;
+        self.mark.store(rest | kind as u32, Ordering::Relaxed);
     }
 
+    /// Makes it the head of a run.
+    pub(super) fn set_head(&self, kind: PageKind, nr_pages: u32) {
+        self.mark.store(nr_pages << NUMBER_SHIFT | kind as u32, Ordering::Relaxed);
+    }
+
+    /// Makes it the head of a free run.
+    pub(super) fn set_free_head(&self, nr_pages: u32, dirty: bool) {
+        let dirty = if dirty { DIRTY } else { 0 };
+        self.mark.store(nr_pages << NUMBER_SHIFT | dirty | PageKind::Free as u32, Ordering::Relaxed);
+    }
+
+    /// Makes it lead to the head of its run.
+    pub(super) fn set_tail(&self, kind: PageKind, head: PageIdx) {
+        self.mark.store(head.0 << NUMBER_SHIFT | kind as u32, Ordering::Relaxed);
+    }
+
+    /// Of the head of a free run.
     pub(super) fn is_dirty(&self) -> bool {
-        self.dirty.load(Ordering::Relaxed) != 0
+        self.mark.load(Ordering::Relaxed) & DIRTY != 0
     }
 
-    pub(super) fn set_dirty(&self, dirty: bool) {
-        self.dirty.store(u8::from(dirty), Ordering::Relaxed);
+    /// Of a head, the pages of its run.
+    #[inline]
+    pub(crate) fn nr_pages(&self) -> u32 {
+        self.mark.load(Ordering::Relaxed) >> NUMBER_SHIFT
+    }
+
+    /// Of a tail, the head of its run.
+    pub(super) fn head(&self) -> PageIdx {
+        PageIdx(self.mark.load(Ordering::Relaxed) >> NUMBER_SHIFT)
     }
 
     /// Free objects of a slab.
     #[inline]
     pub(crate) fn nr_free(&self) -> &AtomicU32 {
-        &self.count_or_owner_or_head
+        &self.count_or_owner_or_child
     }
 
     /// The owner of a large object.
     #[inline]
     pub(crate) fn owner(&self) -> &AtomicU32 {
-        &self.count_or_owner_or_head
+        &self.count_or_owner_or_child
     }
 
-    /// The first page of the run of a free page, or of one that is not the first.
-    pub(super) fn head(&self) -> PageIdx {
-        PageIdx(self.count_or_owner_or_head.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn set_head(&self, head: PageIdx) {
-        self.count_or_owner_or_head.store(head.0, Ordering::Relaxed);
-    }
-
+    /// A slab's free objects: see the field.
     #[inline]
-    pub(crate) fn nr_pages(&self) -> u32 {
-        self.nr_pages.load(Ordering::Relaxed)
+    pub(crate) fn free_bits(&self) -> &AtomicU64 {
+        &self.bits_or_siblings
     }
 
-    pub(super) fn set_nr_pages(&self, nr_pages: u32) {
-        self.nr_pages.store(nr_pages, Ordering::Relaxed);
+    /// The first child, where links are. These, and all below, under the lock of the heap's owner.
+    pub(super) fn child(&self) -> PageIdx {
+        PageIdx(self.count_or_owner_or_child.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_child(&self, child: PageIdx) {
+        self.count_or_owner_or_child.store(child.0, Ordering::Relaxed);
+    }
+
+    pub(super) fn next(&self) -> PageIdx {
+        PageIdx(self.bits_or_siblings.load(Ordering::Relaxed) as u32)
+    }
+
+    pub(super) fn prev(&self) -> PageIdx {
+        PageIdx((self.bits_or_siblings.load(Ordering::Relaxed) >> 32) as u32)
+    }
+
+    pub(super) fn set_next(&self, next: PageIdx) {
+        self.set_siblings(next, self.prev());
+    }
+
+    pub(super) fn set_prev(&self, prev: PageIdx) {
+        self.set_siblings(self.next(), prev);
+    }
+
+    pub(super) fn set_siblings(&self, next: PageIdx, prev: PageIdx) {
+        self.bits_or_siblings.store(u64::from(next.0) | u64::from(prev.0) << 32, Ordering::Relaxed);
     }
 }

@@ -1,41 +1,54 @@
-//! The region: one reservation of address space, and the two arrays of descriptors beside it (the kernel's `vmemmap`).
+//! The region: one reservation of address space, and the arrays of descriptors beside it (the kernel's `vmemmap`).
 //!
-//! "Is it ours" is one comparison, address → descriptor is arithmetic. [`Lookup`]s lie below the region and go down from its start, so that a
-//! free reads one address for both. The region is reserved once, as large as the
+//! "Is it ours" is one comparison, address → descriptor is arithmetic. [`Lookup`]s lie below the region and go down from its start, so
+//! that a free reads one address for both. The region is reserved once, as large as the
 //! address space limit allows, and committed from its low end in steps; what is committed stays committed (memory is
 //! given back by release, not by decommit), so that a descriptor, once reachable, is reachable for ever.
 
 #![expect(unsafe_code, reason = "address arithmetic between the region and its descriptors")]
 
+use core::hint;
 use core::ptr::NonNull;
 
 use super::Run;
-use super::page::{Lookup, Page, PageIdx};
+use super::kind::{Kind, KindId, NR_KINDS};
+use super::page::{Lookup, NUMBER_BITS, Page, PageIdx};
 use crate::os::{self, PAGE_SHIFT, PAGE_SIZE};
 use crate::sync::{AtomicUsize, Ordering, OwnLines};
 
 const LARGEST: usize = 1 << 40;
+const _: () = assert!(LARGEST >> PAGE_SHIFT <= 1 << NUMBER_BITS);
 const SMALLEST: usize = 64 << 20;
 /// Slabs and aligned runs count on the region's own alignment.
 pub(super) const ALIGN: usize = 2 << 20;
-/// log2 of the bytes of a descriptor's half: both are as large.
+/// log2 of the bytes of a descriptor's half: both are as large, and so are spare ones.
 const HALF_SHIFT: u32 = size_of::<Lookup>().trailing_zeros();
 const _: () = assert!(size_of::<Lookup>() == size_of::<Page>());
-/// The committed part grows by multiples of this, so that both halves of its descriptors fill whole pages.
+const NR_ARRAYS: usize = 3;
+/// The committed part grows by multiples of this, so that each array of its descriptors fills whole pages.
 pub(super) const COMMIT_PAGES: u32 = (PAGE_SIZE >> HALF_SHIFT) as u32;
 
-/// Where everything is: one static, so that a look-up needs one address.
+/// Where everything is, and of what kinds: one static, so that a look-up needs one address.
+#[repr(C)]
 struct Region {
-    /// Address of page 0. Set once, before `committed` leaves 0.
-    base: AtomicUsize,
     /// Bytes of the region that are committed. Only grows.
     committed: AtomicUsize,
+    /// The last address below page 0. Set once, before `committed` leaves 0.
+    edge: AtomicUsize,
     /// Address of page 0's [`Page`]. As above.
     vmemmap: AtomicUsize,
+    /// Address of page 0's spare [`Page`]. As above.
+    spares: AtomicUsize,
+    kinds: [Kind; NR_KINDS],
 }
 
-static REGION: OwnLines<Region> =
-    OwnLines(Region { base: AtomicUsize::new(0), committed: AtomicUsize::new(0), vmemmap: AtomicUsize::new(0) });
+static REGION: OwnLines<Region> = OwnLines(Region {
+    committed: AtomicUsize::new(0),
+    edge: AtomicUsize::new(0),
+    vmemmap: AtomicUsize::new(0),
+    spares: AtomicUsize::new(0),
+    kinds: [const { Kind::NONE }; NR_KINDS],
+});
 
 /// Bytes that were reserved; the page lock's owner keeps it.
 #[derive(Clone, Copy)]
@@ -52,11 +65,13 @@ pub(super) fn reserve() -> Option<Reservation> {
     let largest = os::address_space_limit().map_or(LARGEST, |limit| (limit / 2 + 1).next_power_of_two() / 2);
     let mut nr_bytes = largest.clamp(SMALLEST, LARGEST);
     loop {
-        let half_bytes = (nr_bytes >> PAGE_SHIFT) << HALF_SHIFT;
-        if let Some(start) = os::reserve(2 * half_bytes + nr_bytes + ALIGN) {
+        let array_bytes = (nr_bytes >> PAGE_SHIFT) << HALF_SHIFT;
+        if let Some(start) = os::reserve(NR_ARRAYS * array_bytes + nr_bytes + ALIGN) {
             let vmemmap = start.as_ptr() as usize;
-            REGION.0.base.store((vmemmap + 2 * half_bytes).next_multiple_of(ALIGN), Ordering::Relaxed);
+            let base = (vmemmap + NR_ARRAYS * array_bytes).next_multiple_of(ALIGN);
+            REGION.0.edge.store(base - 1, Ordering::Relaxed);
             REGION.0.vmemmap.store(vmemmap, Ordering::Relaxed);
+            REGION.0.spares.store(vmemmap + array_bytes, Ordering::Relaxed);
             return Some(Reservation { nr_pages: (nr_bytes >> PAGE_SHIFT) as u32 });
         }
         nr_bytes /= 2;
@@ -66,16 +81,22 @@ pub(super) fn reserve() -> Option<Reservation> {
     }
 }
 
+/// Address of page 0.
+#[inline]
+fn base() -> usize {
+    REGION.0.edge.load(Ordering::Relaxed) + 1
+}
+
 /// Makes the next `nr_pages` of the region, and their descriptors, usable. Called under the page lock, after `reserve`.
 pub(super) fn commit(nr_pages: u32) -> bool {
     let old_bytes = REGION.0.committed.load(Ordering::Relaxed);
     let nr_bytes = (nr_pages as usize) << PAGE_SHIFT;
-    let (skipped, half_bytes) = ((old_bytes >> PAGE_SHIFT) << HALF_SHIFT, (nr_pages as usize) << HALF_SHIFT);
-    let base = REGION.0.base.load(Ordering::Relaxed);
+    let (skipped, array_bytes) = ((old_bytes >> PAGE_SHIFT) << HALF_SHIFT, (nr_pages as usize) << HALF_SHIFT);
     let ranges = [
-        (base - skipped - half_bytes, half_bytes),
-        (REGION.0.vmemmap.load(Ordering::Relaxed) + skipped, half_bytes),
-        (base + old_bytes, nr_bytes),
+        (base() - skipped - array_bytes, array_bytes),
+        (REGION.0.vmemmap.load(Ordering::Relaxed) + skipped, array_bytes),
+        (REGION.0.spares.load(Ordering::Relaxed) + skipped, array_bytes),
+        (base() + old_bytes, nr_bytes),
     ];
     for (start, nr_bytes) in ranges {
         // SAFETY: the ranges lie in the reservation, above what is committed; the caller checked that the region has them.
@@ -83,7 +104,7 @@ pub(super) fn commit(nr_pages: u32) -> bool {
             return false;
         }
     }
-    // Release pairs with the Acquire in `lookup_at`: who sees the new bound sees the base addresses.
+    // Release pairs with the Acquire in `lookup_at`: who sees the new bound sees the addresses.
     REGION.0.committed.store(old_bytes + nr_bytes, Ordering::Release);
     true
 }
@@ -97,24 +118,38 @@ fn pointer(addr: usize) -> Option<NonNull<u8>> {
 pub(crate) fn lookup_at(addr: usize) -> Option<&'static Lookup> {
     // Acquire pairs with the Release in `commit`.
     let committed = REGION.0.committed.load(Ordering::Acquire);
-    let base = REGION.0.base.load(Ordering::Relaxed);
-    let offset = addr.wrapping_sub(base);
-    if offset >= committed {
+    let edge = REGION.0.edge.load(Ordering::Relaxed);
+    // -1 for the first byte, and down to minus the bytes that are committed: those are as far below 0, so that they carry.
+    let below_edge = edge.wrapping_sub(addr);
+    let (_, is_committed) = committed.overflowing_add(below_edge);
+    if !is_committed {
+        hint::cold_path();
         return None;
     }
-    // 32 bytes for each page of 4096: with all bits set below, the complement is as far below 0 as the end of page 0's.
-    let before_base = !((offset >> (PAGE_SHIFT - HALF_SHIFT)) | (size_of::<Lookup>() - 1));
-    let lookup = base.wrapping_add(before_base);
+    // 16 bytes for each page of 4096, downwards: the first page's are below the edge.
+    let lookups =
+        (below_edge.cast_signed() >> (PAGE_SHIFT - HALF_SHIFT)) & (size_of::<Lookup>() as isize).wrapping_neg();
+    let lookup = edge.wrapping_add_signed(lookups).wrapping_add(1);
     // SAFETY: a page is committed, so the array is somewhere.
     let lookup = unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut::<Lookup>(lookup)) };
     // SAFETY: as in `page`: the offset is that of a committed page's.
     Some(unsafe { lookup.as_ref() })
 }
 
+/// The kind of a slab whose page was looked up.
+#[inline(always)]
+pub(super) fn kind(id: KindId) -> &'static Kind {
+    let kinds: *const Kind = REGION.0.kinds.as_ptr();
+    // SAFETY: numbers are made by `KindId::of_cache`, or they are 0, and the table has an entry for each of those.
+    let kind = unsafe { kinds.byte_add(id.to_bits() as usize) };
+    // SAFETY: an entry of a static.
+    unsafe { &*kind }
+}
+
 /// The page of an address in the committed region.
 #[inline]
 pub(crate) fn idx_of(addr: usize) -> PageIdx {
-    let idx = PageIdx(((addr - REGION.0.base.load(Ordering::Relaxed)) >> PAGE_SHIFT) as u32);
+    let idx = PageIdx(((addr - base()) >> PAGE_SHIFT) as u32);
     debug_assert!(idx < end());
     idx
 }
@@ -127,8 +162,18 @@ pub(crate) fn end() -> PageIdx {
 /// The descriptor of a committed page.
 #[inline(always)]
 pub(crate) fn page(idx: PageIdx) -> &'static Page {
+    in_array(&REGION.0.vmemmap, idx)
+}
+
+/// Room for what the descriptor of a committed page has none for. Where nobody asks for it, it takes no memory.
+pub(super) fn spare(idx: PageIdx) -> &'static Page {
+    in_array(&REGION.0.spares, idx)
+}
+
+#[inline(always)]
+fn in_array(first: &AtomicUsize, idx: PageIdx) -> &'static Page {
     debug_assert!(idx < end());
-    let pages = core::ptr::with_exposed_provenance::<Page>(REGION.0.vmemmap.load(Ordering::Relaxed));
+    let pages = core::ptr::with_exposed_provenance::<Page>(first.load(Ordering::Relaxed));
     // SAFETY: page numbers come from runs, below the committed end, so the descriptor is inside the reservation.
     let page = unsafe { pages.add(idx.0 as usize) };
     // SAFETY: it is committed for ever, zero (a valid `Page`) when new, and all its fields are atomics.
@@ -139,18 +184,18 @@ pub(crate) fn page(idx: PageIdx) -> &'static Page {
 #[inline(always)]
 pub(crate) fn lookup(idx: PageIdx) -> &'static Lookup {
     debug_assert!(idx < end());
-    let end = core::ptr::with_exposed_provenance::<Lookup>(REGION.0.base.load(Ordering::Relaxed));
-    // SAFETY: as in `page`; they go down from there.
+    let end = core::ptr::with_exposed_provenance::<Lookup>(base());
+    // SAFETY: as in `in_array`; they go down from there.
     let lookup = unsafe { end.sub(idx.0 as usize + 1) };
-    // SAFETY: as in `page`; zero is a valid `Lookup`.
+    // SAFETY: as in `in_array`; zero is a valid `Lookup`.
     unsafe { &*lookup }
 }
 
 /// The address of a page.
 #[inline]
 pub(crate) fn address(idx: PageIdx) -> NonNull<u8> {
-    let base = core::ptr::with_exposed_provenance_mut::<u8>(REGION.0.base.load(Ordering::Relaxed));
-    // SAFETY: as for `page`, the page lies inside the reservation,
+    let base = core::ptr::with_exposed_provenance_mut::<u8>(base());
+    // SAFETY: as in `in_array`, the page lies inside the reservation,
     let address = unsafe { base.add((idx.0 as usize) << PAGE_SHIFT) };
     // SAFETY: which is not at address 0.
     unsafe { NonNull::new_unchecked(address) }
@@ -174,11 +219,13 @@ pub(super) fn whole_descriptor_pages(
 /// [`whole_descriptor_pages`], in a run that nobody else can reach.
 pub(super) fn release_descriptors(first: PageIdx, nr_pages: u32) {
     let last = first.add(nr_pages - 1);
-    let (pages, lookups) = (core::ptr::from_ref(page(first)), core::ptr::from_ref(lookup(last)));
-    for half in [pages.expose_provenance(), lookups.expose_provenance()].into_iter().filter_map(pointer) {
-        // SAFETY: both fill whole pages of memory, zero is a valid value, and all fields are atomics. If the kernel refuses,
+    let (pages, spares) = (core::ptr::from_ref(page(first)), core::ptr::from_ref(spare(first)));
+    let lookups = core::ptr::from_ref(lookup(last));
+    let arrays = [pages.expose_provenance(), spares.expose_provenance(), lookups.expose_provenance()];
+    for array in arrays.into_iter().filter_map(pointer) {
+        // SAFETY: each fills whole pages of memory, zero is a valid value, and all fields are atomics. If the kernel refuses,
         // they stay as they are.
-        let _released = unsafe { os::release(half, (nr_pages as usize) << HALF_SHIFT) };
+        let _released = unsafe { os::release(array, (nr_pages as usize) << HALF_SHIFT) };
     }
 }
 

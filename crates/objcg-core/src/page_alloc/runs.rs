@@ -3,7 +3,7 @@
 //! A *clean* run reads as zero and occupies no memory; a *dirty* one was used. Neighbours of the same state are one run
 //! (the first and the last descriptor of a free run say so). Dirty runs are used up first, being resident already.
 
-use super::heap::RunHeap;
+use super::heap::{FreeRun, RunHeap};
 use super::page::{PageIdx, PageKind};
 use super::region::{self, page};
 
@@ -15,7 +15,7 @@ const NR_BINS: usize = NR_EXACT as usize + ((32 - NR_EXACT.ilog2()) << STEPS_SHI
 const NR_WORDS: usize = NR_BINS.div_ceil(64);
 
 pub(super) struct FreeRuns {
-    bins: [RunHeap; NR_BINS],
+    bins: [RunHeap<FreeRun>; NR_BINS],
     /// A bit for each bin that is not empty.
     filled: [u64; NR_WORDS],
     pub(super) nr_pages: usize,
@@ -95,23 +95,20 @@ fn bin_of(nr_pages: u32) -> usize {
 
 /// Sets the descriptors of a free run: head and last page, as its neighbours look for them.
 pub(super) fn mark_free(run: PageIdx, nr_pages: u32, dirty: bool) {
-    let last = run.add(nr_pages - 1);
-    page(last).set_kind(PageKind::Free);
-    page(last).set_head(run);
-    let head = page(run);
-    head.set_kind(PageKind::Free);
-    head.set_head(run);
-    head.set_nr_pages(nr_pages);
-    head.set_dirty(dirty);
+    if nr_pages > 1 {
+        page(run.add(nr_pages - 1)).set_tail(PageKind::FreeTail, run);
+    }
+    page(run).set_free_head(nr_pages, dirty);
 }
 
 /// The free run that ends where `run` starts, if there is one of that state.
 pub(super) fn free_before(run: PageIdx, dirty: bool) -> Option<PageIdx> {
     let last = PageIdx(run.0 - 1);
-    if page(last).kind() != PageKind::Free {
-        return None;
-    }
-    let head = page(last).head();
+    let head = match page(last).kind() {
+        PageKind::Free => last,
+        PageKind::FreeTail => page(last).head(),
+        _ => return None,
+    };
     (page(head).kind() == PageKind::Free && page(head).is_dirty() == dirty).then_some(head)
 }
 

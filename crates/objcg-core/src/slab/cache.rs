@@ -6,7 +6,6 @@
 
 #![expect(unsafe_code, reason = "says that zero is a valid cache")]
 
-use core::hint;
 use core::mem;
 
 use super::barn::Barn;
@@ -18,7 +17,8 @@ use super::sheaf_size::SheafSize;
 use crate::cpu::Stacks;
 use crate::hooks;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::Lookup;
+use crate::page_alloc::{KindId, Lookup, SlabPlace};
+use crate::report::die;
 use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry, is_dear};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
 use crate::table::{Slot, Table};
@@ -30,7 +30,7 @@ const FEW_OBJECTS: u32 = 2;
 
 static TABLE: Table<Cache, 1024> = Table::new();
 
-// SAFETY: zero is a valid value of every field (no reciprocal, free locks, empty lists, null pointers), and all fields are
+// SAFETY: zero is a valid value of every field (no size, free locks, empty lists, null pointers), and all fields are
 // atomics or locks.
 unsafe impl Slot for Cache {
     fn next_free(&self) -> &AtomicU32 {
@@ -41,7 +41,6 @@ unsafe impl Slot for Cache {
 #[repr(C, align(64))]
 pub(crate) struct Cache {
     // A line that is read on every call, and written before the first or hardly ever.
-    reciprocal: AtomicU64,
     /// The CPUs' stacks of free objects, in the per-CPU area; null until they are first needed, or without an area.
     stacks: AtomicPtr<u8>,
     size: AtomicU32,
@@ -104,7 +103,6 @@ pub struct CacheStat {
 impl Cache {
     #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of a static")]
     pub(crate) const UNUSED: Cache = Cache {
-        reciprocal: AtomicU64::new(0),
         stacks: AtomicPtr::new(core::ptr::null_mut()),
         size: AtomicU32::new(0),
         nr_objects: AtomicU32::new(0),
@@ -125,7 +123,6 @@ impl Cache {
     pub(crate) const fn for_engine(size: usize, geometry: SlabGeometry, number: usize) -> Cache {
         Cache {
             number: AtomicU32::new(number as u32),
-            reciprocal: AtomicU64::new(reciprocal(size)),
             size: AtomicU32::new(size as u32),
             nr_objects: AtomicU32::new(geometry.objects),
             nr_pages: AtomicU32::new(geometry.pages),
@@ -148,7 +145,6 @@ impl Cache {
     pub(crate) fn create(size: usize, geometry: SlabGeometry, with_sheaves: bool, keep_empty: u32) -> Option<u32> {
         let idx = TABLE.alloc_below((1 << u16::BITS) - meta::END_NUMBER as u32)?;
         let cache = TABLE.get(idx);
-        cache.reciprocal.store(reciprocal(size), Ordering::Relaxed);
         cache.size.store(size as u32, Ordering::Relaxed);
         cache.nr_objects.store(geometry.objects, Ordering::Relaxed);
         cache.nr_pages.store(geometry.pages, Ordering::Relaxed);
@@ -156,6 +152,7 @@ impl Cache {
         cache.counters.most_slabs.store(0, Ordering::Relaxed);
         cache.sheaf_size.set(if with_sheaves { SheafSize::for_objects(size) } else { SheafSize::NONE });
         cache.number.store(meta::END_NUMBER as u32 + idx, Ordering::Relaxed);
+        cache.set_kind(cache.stacks());
         Some(idx)
     }
 
@@ -193,8 +190,16 @@ impl Cache {
     /// The cache of a slab's page; `None` for pages of no slab.
     #[inline]
     pub(crate) fn of_page(page: &Lookup) -> Option<&'static Cache> {
-        // Acquire pairs with the Release in `new_slab`.
-        (page.reciprocal.load(Ordering::Acquire) != 0).then(|| Cache::of_number(page.shape().cache()))
+        page.place().cache().map(Cache::of_number)
+    }
+
+    /// The cache of a slab.
+    #[inline]
+    pub(super) fn of_slab(slab: SlabPlace) -> &'static Cache {
+        match slab.cache() {
+            Some(number) => Cache::of_number(number),
+            None => die!("a slab of no cache"),
+        }
     }
 
     /// The cache of a number that a page of a slab has.
@@ -211,23 +216,6 @@ impl Cache {
     #[cold]
     fn of_high_number(number: usize) -> &'static Cache {
         meta::of_number(number).unwrap_or_else(|| TABLE.get((number - meta::END_NUMBER) as u32))
-    }
-
-    /// The number of the object that starts at `addr` in the slab that a page belongs to; `None` if none does.
-    #[inline(always)]
-    pub(super) fn object_in(page: &Lookup, addr: usize) -> Option<u32> {
-        let shape = page.shape();
-        // Acquire pairs with the Release in `new_slab`: the slab's owner vector is there. 0 for pages of no slab.
-        let obj_idx = quotient(shape.offset(addr), page.reciprocal.load(Ordering::Acquire))?;
-        if !shape.has(obj_idx) {
-            hint::cold_path();
-            return None;
-        }
-        Some(obj_idx)
-    }
-
-    pub(super) fn reciprocal(&self) -> u64 {
-        self.reciprocal.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -263,8 +251,19 @@ impl Cache {
             return Some(stacks);
         }
         let stacks = if self.is_engines() { Stacks::nobodys() } else { Stacks::of_number(usize::from(self.number())) }?;
+        self.set_kind(stacks);
         self.stacks.store(stacks.as_ptr(), Ordering::Release);
         Some(stacks)
+    }
+
+    /// What its slabs are.
+    pub(super) fn kind_id(&self) -> KindId {
+        KindId::of_cache(self.number())
+    }
+
+    /// While it has no slab.
+    fn set_kind(&self, stacks: Stacks) {
+        self.kind_id().kind().set(self.size(), self.nr_objects(), stacks.as_ptr());
     }
 
     /// Which cache this is: see [`Cache::of_number`].
@@ -314,40 +313,5 @@ impl Cache {
     /// Objects that its slabs have room for.
     pub(super) fn nr_places(&self) -> u64 {
         self.counters.nr_slabs.load(Ordering::Relaxed) * u64::from(self.nr_objects())
-    }
-}
-
-/// ⌈2^64 / size⌉.
-const fn reciprocal(size: usize) -> u64 {
-    (u64::MAX / size as u64) + 1
-}
-
-/// `offset / size`, by the reciprocal of the size; `None` of what is no multiple, and by 0. Offset × reciprocal is ⌊offset / size⌋
-/// in the upper half, and in the lower half less than the reciprocal exactly for multiples: the rounding adds less than offset,
-/// and offsets and sizes are below 2^20.
-#[inline(always)]
-fn quotient(offset: u32, reciprocal: u64) -> Option<u32> {
-    let product = u128::from(offset) * u128::from(reciprocal);
-    ((product as u64) < reciprocal).then_some((product >> 64) as u32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{quotient, reciprocal};
-    use crate::size_class::{SizeClass, SlabGeometry};
-
-    #[test]
-    fn every_offset_leads_to_its_object_or_to_none() {
-        for class in SizeClass::all() {
-            let size = class.size();
-            let geometry = SlabGeometry::for_size(size);
-            let reciprocal = reciprocal(size);
-            for offset in 0..geometry.pages * 4096 {
-                let idx = offset / size as u32;
-                let starts = offset % size as u32 == 0;
-                assert_eq!(quotient(offset, reciprocal), starts.then_some(idx), "size {size}, offset {offset}");
-            }
-            assert_eq!(quotient(0, 0), None, "a page of no slab");
-        }
     }
 }

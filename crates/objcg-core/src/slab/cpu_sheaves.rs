@@ -90,15 +90,15 @@ impl Cache {
     pub(crate) fn free(object: SlabObject) {
         let free = object.into_free();
         if !object.stacks().push(free.address()) {
-            Cache::free_slow(object.page, free);
+            Cache::free_slow(free, object.page);
         }
     }
 
     /// The rest of [`Cache::free`], of an object that has its mark, in that page.
     #[cold]
     #[inline(never)]
-    fn free_slow(page: &'static Lookup, object: FreeObject) {
-        let cache = Cache::of_number(page.shape().cache());
+    fn free_slow(object: FreeObject, page: &'static Lookup) {
+        let cache = Cache::of_slab(page.place());
         if hardening::has_tracks() && cache.is_class() {
             return cache.free_hardened(object);
         }

@@ -24,7 +24,7 @@ pub(super) fn init(page: &Page, nr_objects: u32) -> bool {
     let nr_bytes = nr_word_bytes(nr_objects);
     if nr_bytes > 0 {
         let Some(memory) = meta::alloc(nr_bytes) else { return false };
-        page.free_bits.store(memory.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
+        page.free_bits().store(memory.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
     }
     let mut left = nr_objects;
     for word in words(page, nr_objects) {
@@ -39,15 +39,15 @@ pub(super) fn init(page: &Page, nr_objects: u32) -> bool {
 /// The memory to give back once the slab is gone: the bits' address and size, if they are out of the descriptor.
 pub(super) fn detach(page: &Page, nr_objects: u32) -> Option<(u64, usize)> {
     let nr_bytes = nr_word_bytes(nr_objects);
-    (nr_bytes > 0).then(|| (page.free_bits.load(Ordering::Relaxed), nr_bytes))
+    (nr_bytes > 0).then(|| (page.free_bits().load(Ordering::Relaxed), nr_bytes))
 }
 
 #[inline]
 fn words(page: &Page, nr_objects: u32) -> &[AtomicU64] {
     if nr_objects <= INLINE_OBJECTS {
-        return slice::from_ref(&page.free_bits);
+        return slice::from_ref(page.free_bits());
     }
-    let address = page.free_bits.load(Ordering::Relaxed) as usize;
+    let address = page.free_bits().load(Ordering::Relaxed) as usize;
     let words = core::ptr::with_exposed_provenance::<AtomicU64>(address);
     // SAFETY: `init` stored the address of that many zeroed words, which live as long as the slab does.
     unsafe { slice::from_raw_parts(words, nr_objects.div_ceil(64) as usize) }

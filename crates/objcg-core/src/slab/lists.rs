@@ -15,13 +15,13 @@ use super::{SlabObject, free_bits, meta};
 use crate::hardening;
 use crate::hooks::{self, Purse};
 use crate::memcg::ROOT_VESSEL;
-use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, SlabShape, lookup, page};
+use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, Slab, SlabPlace, lookup, page};
 use crate::report::die;
 use crate::sync::{AtomicU32, Ordering};
 
 pub(super) struct SlabLists {
-    partial: RunHeap,
-    empty: RunHeap,
+    partial: RunHeap<Slab>,
+    empty: RunHeap<Slab>,
     nr_empty: u32,
 }
 
@@ -77,7 +77,7 @@ impl SlabLists {
     }
 
     /// Marks one object free. Slabs that may go are moved to `surplus`.
-    fn put(&mut self, cache: &Cache, object: &SlabObject, surplus: &mut RunHeap) {
+    fn put(&mut self, cache: &Cache, object: &SlabObject, surplus: &mut RunHeap<Slab>) {
         let nr_objects = cache.nr_objects();
         let slab = object.slab();
         let Some(nr_free) = free_bits::put(page(slab), nr_objects, object.obj_idx) else {
@@ -201,7 +201,7 @@ impl Cache {
     }
 
     fn new_slab(&self) -> Option<PageIdx> {
-        let stacks = self.find_stacks()?;
+        self.find_stacks()?;
         let run = self.new_run()?;
         let head = run.page();
         if !free_bits::init(head, self.nr_objects()) {
@@ -209,13 +209,11 @@ impl Cache {
             return None;
         }
         page_alloc::mark_tails(&run);
-        let shape = SlabShape::new(run.address(), self.number(), self.nr_objects());
+        let place = SlabPlace::new(run.address(), self.kind_id());
         for page in run.lookups() {
-            page.set_shape(shape);
             OwnerVector::nobodys().store(&page.obj_exts);
-            page.stacks.store(stacks.as_ptr(), Ordering::Relaxed);
-            // Release pairs with the Acquire of whoever looks a page up: the rest is there.
-            page.reciprocal.store(self.reciprocal(), Ordering::Release);
+            // Last: whoever looks the page up finds the rest.
+            page.set_place(place);
         }
         self.counters.nr_slabs.fetch_add(1, Ordering::Relaxed);
         // Only now: a walk that finds a slab may read all of its descriptor.
@@ -234,7 +232,7 @@ impl Cache {
         }
     }
 
-    fn destroy_slabs(&self, mut slabs: RunHeap) {
+    fn destroy_slabs(&self, mut slabs: RunHeap<Slab>) {
         while let Some(slab) = slabs.pop_lowest() {
             let bits = free_bits::detach(page(slab), self.nr_objects());
             let vector = OwnerVector::load(&lookup(slab).obj_exts);
@@ -242,7 +240,7 @@ impl Cache {
             let run = Run::of_head(slab);
             // From here on a walk finds no slab here, and a stray free no cache.
             page_alloc::retract_slab(&run);
-            run.lookups().for_each(|page| page.reciprocal.store(0, Ordering::Relaxed));
+            run.lookups().for_each(|page| page.set_place(SlabPlace::NONE));
             page_alloc::free(run);
             if let Some((address, nr_bytes)) = bits {
                 let words = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);

@@ -1,0 +1,123 @@
+//! What slabs of one cache have in common, as far as a free asks for it.
+//!
+//! It is found by a number in each page's [`Lookup`](super::Lookup), in a table beside the region's bounds: so a free needs one address of
+//! a static, and a look-up takes 16 bytes a page. Entries are written before the first slab of their cache, and stay.
+
+use core::hint;
+
+use super::region;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// What a free asks for of a cache: 8 (size) + 8 (stacks) + 4 (number of objects) bytes, in half a cache line.
+#[repr(C, align(32))]
+pub(crate) struct Kind {
+    /// ⌈2^64 / size⌉ of the objects; 0 of no cache.
+    reciprocal: AtomicU64,
+    /// The CPUs' stacks of the cache.
+    stacks: AtomicPtr<u8>,
+    /// The number of a slab's last object.
+    last: AtomicU32,
+}
+
+/// Which [`Kind`]: how many bytes its entry is from the first one, so that a look-up need not multiply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KindId(u32);
+
+/// A kind for each cache, by its number, behind that of no slab.
+pub(super) const NR_KINDS: usize = 1 + (1 << u16::BITS);
+const _: () = assert!(NR_KINDS * size_of::<Kind>() <= 1 << 32);
+
+impl KindId {
+    pub(crate) fn of_cache(number: u16) -> KindId {
+        KindId((u32::from(number) + 1) * size_of::<Kind>() as u32)
+    }
+
+    /// The number of the cache, if it is one's.
+    #[inline]
+    pub(crate) fn cache(self) -> Option<u16> {
+        // The table ends with the entry of the highest number.
+        (self.0 / size_of::<Kind>() as u32).checked_sub(1).map(|number| number as u16)
+    }
+
+    /// Its entry.
+    #[inline(always)]
+    pub(crate) fn kind(self) -> &'static Kind {
+        region::kind(self)
+    }
+
+    /// What [`KindId::to_bits`] gave; or 0, which is that of no slab.
+    #[inline(always)]
+    pub(super) fn from_bits(bits: u32) -> KindId {
+        KindId(bits)
+    }
+
+    #[inline(always)]
+    pub(super) fn to_bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Kind {
+    #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of a static")]
+    pub(super) const NONE: Kind =
+        Kind { reciprocal: AtomicU64::new(0), stacks: AtomicPtr::new(core::ptr::null_mut()), last: AtomicU32::new(0) };
+
+    /// Of a cache that has no slab; before it has one.
+    pub(crate) fn set(&self, size: usize, nr_objects: u32, stacks: *mut u8) {
+        self.reciprocal.store(reciprocal(size), Ordering::Relaxed);
+        self.last.store(nr_objects - 1, Ordering::Relaxed);
+        self.stacks.store(stacks, Ordering::Relaxed);
+    }
+
+    /// The CPUs' stacks of the cache.
+    #[inline(always)]
+    pub(crate) fn stacks(&self) -> *mut u8 {
+        self.stacks.load(Ordering::Relaxed)
+    }
+
+    /// The number of the object that starts that far from the start of its slab; `None` if none does, and of no slab.
+    #[inline(always)]
+    pub(super) fn object_at(&self, offset: u32) -> Option<u32> {
+        let obj_idx = quotient(offset, self.reciprocal.load(Ordering::Relaxed))?;
+        if obj_idx > self.last.load(Ordering::Relaxed) {
+            hint::cold_path();
+            return None;
+        }
+        Some(obj_idx)
+    }
+}
+
+/// ⌈2^64 / size⌉.
+const fn reciprocal(size: usize) -> u64 {
+    (u64::MAX / size as u64) + 1
+}
+
+/// `offset / size`, by the reciprocal of the size; `None` of what is no multiple, and by 0. Offset × reciprocal is ⌊offset / size⌋
+/// in the upper half, and in the lower half less than the reciprocal exactly for multiples: the rounding adds less than offset,
+/// and offsets and sizes are below 2^20.
+#[inline(always)]
+fn quotient(offset: u32, reciprocal: u64) -> Option<u32> {
+    let product = u128::from(offset) * u128::from(reciprocal);
+    ((product as u64) < reciprocal).then_some((product >> 64) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{quotient, reciprocal};
+    use crate::size_class::{SizeClass, SlabGeometry};
+
+    #[test]
+    fn every_offset_leads_to_its_object_or_to_none() {
+        for class in SizeClass::all() {
+            let size = class.size();
+            let geometry = SlabGeometry::for_size(size);
+            let reciprocal = reciprocal(size);
+            for offset in 0..geometry.pages * 4096 {
+                let idx = offset / size as u32;
+                let starts = offset % size as u32 == 0;
+                assert_eq!(quotient(offset, reciprocal), starts.then_some(idx), "size {size}, offset {offset}");
+            }
+            assert_eq!(quotient(0, 0), None, "a page of no slab");
+        }
+    }
+}
