@@ -4,25 +4,40 @@
 //! producer and a consumer on different CPUs trade whole sheaves without touching the slab lists. One barn a node; there
 //! is one node so far.
 //!
+//! Sheaves lie in piles that are linked through the sheaves themselves: room for as many as a busy cache may have would be nine tenths
+//! of each cache, and most never have one.
+//!
 //! What a barn has it needed once, in the worst moment; without more it would keep that for ever. So it looks now and then at how few
 //! full sheaves there were since the last look: nobody needed those, and half of them go, one with each sheaf that comes.
 
+use core::iter;
+
 use crate::sync::Lock;
 
-/// Room for this many full sheaves; how many may be there, a cache's [`SheafSize`](super::sheaf_size::SheafSize) says.
+/// The most full sheaves that may be there: see [`SheafSize`](super::sheaf_size::SheafSize).
 pub(super) const MAX_FULL: usize = if cfg!(loom) { 1 } else { 64 };
-/// Room for this many empty ones: they cost memory, and others are soon made.
+/// The most empty ones: they cost memory, and others are soon made.
 const MAX_EMPTY: usize = 1;
 /// Full sheaves that come between two looks at how many are idle.
 const STORED_TO_LOOK: u32 = 32;
+
+/// What can lie in a pile: it has room for what lies below it.
+pub(crate) trait Piled: Sized {
+    /// Lays it onto a pile; it lies on none.
+    fn put_on(&mut self, below: Option<Self>);
+    /// Takes it off; what was below it.
+    fn take_off(&mut self) -> Option<Self>;
+    /// What is below it.
+    fn below(&self) -> Option<&Self>;
+}
 
 pub(crate) struct Barn<S> {
     shelves: Lock<Shelves<S>>,
 }
 
 struct Shelves<S> {
-    full: Stack<S, MAX_FULL>,
-    empty: Stack<S, MAX_EMPTY>,
+    full: Pile<S>,
+    empty: Pile<S>,
     /// The fewest full sheaves since the last look, and how many came since then.
     fewest: usize,
     nr_stored: u32,
@@ -30,12 +45,12 @@ struct Shelves<S> {
     nr_idle: usize,
 }
 
-struct Stack<S, const N: usize> {
-    items: [Option<S>; N],
+struct Pile<S> {
+    top: Option<S>,
     len: usize,
 }
 
-impl<S> Barn<S> {
+impl<S: Piled> Barn<S> {
     #[cfg(not(loom))]
     pub(super) const fn new() -> Self {
         Barn { shelves: Lock::new(Shelves::EMPTY) }
@@ -75,7 +90,7 @@ impl<S> Barn<S> {
     /// Visits the full sheaves.
     #[cfg(not(loom))]
     pub(super) fn for_each_full(&self, visit: impl FnMut(&S)) {
-        self.shelves.lock().full.items.iter().flatten().for_each(visit);
+        self.shelves.lock().full.iter().for_each(visit);
     }
 
     /// Runs `work` while nobody else has the barn.
@@ -96,8 +111,8 @@ impl<S> Barn<S> {
     }
 }
 
-impl<S> Shelves<S> {
-    const EMPTY: Shelves<S> = Shelves { full: Stack::EMPTY, empty: Stack::EMPTY, fewest: 0, nr_stored: 0, nr_idle: 0 };
+impl<S: Piled> Shelves<S> {
+    const EMPTY: Shelves<S> = Shelves { full: Pile::EMPTY, empty: Pile::EMPTY, fewest: 0, nr_stored: 0, nr_idle: 0 };
 
     fn take_full(&mut self) -> Option<S> {
         let full = self.full.pop();
@@ -131,27 +146,46 @@ pub(super) struct Stored<S> {
     pub(super) idle: Option<S>,
 }
 
-impl<S, const N: usize> Stack<S, N> {
-    const EMPTY: Stack<S, N> = Stack { items: [const { None }; N], len: 0 };
+impl<S: Piled> Pile<S> {
+    const EMPTY: Pile<S> = Pile { top: None, len: 0 };
 
     fn push(&mut self, item: S, limit: usize) -> Result<(), S> {
         if self.len >= limit {
             return Err(item);
         }
-        self.items[self.len] = Some(item);
-        self.len += 1;
+        self.lay(item);
         Ok(())
     }
 
-    fn pop(&mut self) -> Option<S> {
-        self.len = self.len.checked_sub(1)?;
-        self.items[self.len].take()
+    fn lay(&mut self, mut item: S) {
+        item.put_on(self.top.take());
+        self.top = Some(item);
+        self.len += 1;
     }
 
-    /// Takes the item at the bottom; the top one takes its place.
+    fn pop(&mut self) -> Option<S> {
+        let mut item = self.top.take()?;
+        self.top = item.take_off();
+        self.len -= 1;
+        Some(item)
+    }
+
+    /// Takes the item at the bottom: past all others, and back.
     fn take_oldest(&mut self) -> Option<S> {
-        let top = self.pop()?;
-        if self.len == 0 { Some(top) } else { self.items[0].replace(top) }
+        let mut others = Pile::EMPTY;
+        while self.len > 1 {
+            others.lay(self.pop()?);
+        }
+        let oldest = self.pop();
+        while let Some(item) = others.pop() {
+            self.lay(item);
+        }
+        oldest
+    }
+
+    /// The newest first.
+    fn iter(&self) -> impl Iterator<Item = &S> {
+        iter::successors(self.top.as_ref(), |item| item.below())
     }
 }
 
@@ -159,7 +193,22 @@ impl<S, const N: usize> Stack<S, N> {
 mod models {
     use loom::sync::Arc;
 
-    use super::Barn;
+    use super::{Barn, Piled};
+
+    /// A sheaf that has nothing below it: one is the most that there can be.
+    impl Piled for u32 {
+        fn put_on(&mut self, below: Option<u32>) {
+            assert!(below.is_none());
+        }
+
+        fn take_off(&mut self) -> Option<u32> {
+            None
+        }
+
+        fn below(&self) -> Option<&u32> {
+            None
+        }
+    }
 
     /// Producer and consumer trade sheaves: none is lost, none is in two hands.
     #[test]
@@ -190,18 +239,43 @@ mod models {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::boxed::Box;
     use std::vec::Vec;
 
-    use super::{Barn, MAX_FULL, STORED_TO_LOOK};
+    use super::{Barn, MAX_FULL, Piled, STORED_TO_LOOK};
 
-    /// Stores a sheaf, and takes one again; the idle sheaf that went.
-    fn turn(barn: &Barn<u32>, sheaf: u32) -> Option<u32> {
-        let stored = barn.trade_full(sheaf, MAX_FULL).unwrap();
-        assert!(barn.take_full().is_some());
-        stored.idle
+    #[derive(Debug)]
+    struct Numbered {
+        number: u32,
+        below: Option<Box<Numbered>>,
     }
 
-    fn nr_full(barn: &Barn<u32>) -> usize {
+    impl Piled for Numbered {
+        fn put_on(&mut self, below: Option<Numbered>) {
+            self.below = below.map(Box::new);
+        }
+
+        fn take_off(&mut self) -> Option<Numbered> {
+            self.below.take().map(|below| *below)
+        }
+
+        fn below(&self) -> Option<&Numbered> {
+            self.below.as_deref()
+        }
+    }
+
+    fn sheaf(number: u32) -> Numbered {
+        Numbered { number, below: None }
+    }
+
+    /// Stores a sheaf, and takes one again; the idle sheaf that went.
+    fn turn(barn: &Barn<Numbered>, number: u32) -> Option<u32> {
+        let stored = barn.trade_full(sheaf(number), MAX_FULL).unwrap();
+        assert!(barn.take_full().is_some_and(|newest| newest.number == number));
+        stored.idle.map(|idle| idle.number)
+    }
+
+    fn nr_full(barn: &Barn<Numbered>) -> usize {
         let mut nr_full = 0;
         barn.for_each_full(|_| nr_full += 1);
         nr_full
@@ -210,21 +284,20 @@ mod tests {
     #[test]
     fn sheaves_that_nobody_needs_go_the_oldest_first() {
         let barn = Barn::new();
-        for sheaf in 0..8 {
-            assert!(barn.trade_full(sheaf, MAX_FULL).is_ok_and(|stored| stored.idle.is_none()));
+        for number in 0..8 {
+            assert!(barn.trade_full(sheaf(number), MAX_FULL).is_ok_and(|stored| stored.idle.is_none()));
         }
-        let gone = (0..1000).filter_map(|sheaf| turn(&barn, 100 + sheaf)).collect::<Vec<_>>();
-        assert_eq!(gone[0], 0, "the oldest");
-        assert_eq!(gone.len(), 8, "all that waited for nothing");
+        let gone = (0..1000).filter_map(|number| turn(&barn, 100 + number)).collect::<Vec<_>>();
+        assert_eq!(gone, [0, 1, 2, 3, 4, 5, 6, 7], "all that waited for nothing");
         assert_eq!(nr_full(&barn), 0);
-        assert!((0..1000).all(|sheaf| turn(&barn, sheaf).is_none()), "what is needed stays");
+        assert!((0..1000).all(|number| turn(&barn, number).is_none()), "what is needed stays");
     }
 
     #[test]
     fn sheaves_that_are_needed_stay() {
         let barn = Barn::new();
         for round in 0..1000 {
-            let stored = (0..8).map(|_| barn.trade_full(round, MAX_FULL).unwrap());
+            let stored = (0..8).map(|_| barn.trade_full(sheaf(round), MAX_FULL).unwrap());
             assert!(stored.into_iter().all(|stored| stored.idle.is_none()));
             assert_eq!((0..8).filter_map(|_| barn.take_full()).count(), 8);
         }
@@ -234,11 +307,11 @@ mod tests {
     fn half_of_the_idle_ones_go_after_each_look() {
         let barn = Barn::new();
         let nr_idle = STORED_TO_LOOK / 2;
-        assert!((0..nr_idle).all(|sheaf| barn.trade_full(sheaf, MAX_FULL).is_ok()));
+        assert!((0..nr_idle).all(|number| barn.trade_full(sheaf(number), MAX_FULL).is_ok()));
         // Up to the first look nobody knows how few there were: it is at the end of as many more.
         let nr_quiet = nr_idle + STORED_TO_LOOK - 1;
-        assert!((0..nr_quiet).all(|sheaf| turn(&barn, sheaf).is_none()));
-        let nr_gone = (0..STORED_TO_LOOK).filter(|sheaf| turn(&barn, *sheaf).is_some()).count();
+        assert!((0..nr_quiet).all(|number| turn(&barn, number).is_none()));
+        let nr_gone = (0..STORED_TO_LOOK).filter(|number| turn(&barn, *number).is_some()).count();
         assert_eq!(nr_gone, nr_idle as usize / 2);
         assert_eq!(nr_full(&barn), nr_idle as usize / 2);
     }

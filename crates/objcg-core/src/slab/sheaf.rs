@@ -10,7 +10,7 @@
 //!
 //! | place | holds |
 //! |---|---|
-//! | header | how many objects, how many fit; 1: the bottom |
+//! | header | how many objects, how many fit; the bottom: 1, or in a pile the sheaf below |
 //! | 1 … capacity | an object's address |
 //! | lid | 1 |
 //!
@@ -18,8 +18,10 @@
 
 #![expect(unsafe_code, reason = "the places follow the header in one allocation of the engine's memory")]
 
+use core::mem::{self, ManuallyDrop};
 use core::ptr::NonNull;
 
+use super::barn::Piled;
 use super::free_object::FreeObject;
 use super::meta;
 use crate::cpu::END;
@@ -29,7 +31,14 @@ use crate::hardening;
 struct Header {
     nr_objects: u32,
     capacity: u32,
-    bottom: usize,
+    bottom: Bottom,
+}
+
+/// A word: [`END`], where no object and no sheaf is, except in a pile.
+#[repr(C)]
+union Bottom {
+    word: usize,
+    below: ManuallyDrop<Option<Sheaf>>,
 }
 
 const PLACE_BYTES: usize = size_of::<usize>();
@@ -38,7 +47,7 @@ const _: () = assert!(size_of::<Header>() == 2 * PLACE_BYTES);
 /// An owned sheaf.
 ///
 /// # Invariants
-/// Points to a `Header` with `bottom` [`END`], followed by `capacity` places, of which the first `nr_objects` are set, and a lid;
+/// Points to a `Header` whose `bottom` is [`END`], or `below` if it lies in a pile, followed by `capacity` places, of which the first `nr_objects` are set, and a lid;
 /// `nr_objects ≤ capacity`. Nobody else refers to it.
 pub(crate) struct Sheaf(NonNull<Header>);
 
@@ -58,7 +67,7 @@ impl Sheaf {
     pub(super) fn new(capacity: u32) -> Option<Sheaf> {
         let header = meta::alloc(nr_bytes(capacity))?.cast::<Header>();
         // SAFETY: the memory is new, aligned to 8 and large enough for the header.
-        unsafe { header.write(Header { nr_objects: 0, capacity, bottom: END }) };
+        unsafe { header.write(Header { nr_objects: 0, capacity, bottom: Bottom { word: END } }) };
         // INVARIANT: the allocation has room for the header, `capacity` places and the lid.
         let sheaf = Sheaf(header);
         // SAFETY: the lid's place is inside the allocation.
@@ -165,6 +174,32 @@ impl Sheaf {
     /// The sheaf as a CPU's stack: its top, and what to take it back by.
     pub(super) fn into_stack(self) -> (usize, OnStack) {
         (self.place(self.nr_objects()).as_ptr().expose_provenance(), OnStack(self.0))
+    }
+}
+
+impl Piled for Sheaf {
+    fn put_on(&mut self, below: Option<Sheaf>) {
+        self.header_mut().bottom.below = ManuallyDrop::new(below);
+    }
+
+    fn take_off(&mut self) -> Option<Sheaf> {
+        let bottom = mem::replace(&mut self.header_mut().bottom, Bottom { word: END });
+        // SAFETY: a word is valid whatever was written.
+        if unsafe { bottom.word } == END {
+            return None;
+        }
+        // SAFETY: it is not the end, which is no sheaf's address, so the sheaf lay in a pile: `below` was written.
+        ManuallyDrop::into_inner(unsafe { bottom.below })
+    }
+
+    fn below(&self) -> Option<&Sheaf> {
+        let bottom = &self.header().bottom;
+        // SAFETY: as in `take_off`.
+        if unsafe { bottom.word } == END {
+            return None;
+        }
+        // SAFETY: as in `take_off`.
+        unsafe { &bottom.below }.as_ref()
     }
 }
 
