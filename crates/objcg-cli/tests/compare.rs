@@ -76,11 +76,11 @@ fn json_has_sane_values() {
     assert_eq!(column(trace, "controller"), ["page-level", "cache-level", "object-level"]);
     assert_eq!(column(trace, "live_bytes"), [2560, 2560, 2560]);
     assert_eq!(column(trace, "slab_bytes"), [3 * 4096, 3 * 4096, 2 * 4096]);
-    assert_eq!(column(trace, "owner_bytes"), [0, 0, 128]);
+    assert_eq!(column(trace, "owner_bytes"), [0, 0, 16 + 32]);
     assert_eq!(column(trace, "groups_pinned"), [1, 0, 0]);
     let near = |value: &Value, wanted: f64| (value.as_f64().expect("a number") - wanted).abs() < 1e-12;
-    assert!(near(column(trace, "utilization")[2], 2560.0 / 8320.0));
-    assert!(near(&trace["saving_vs_cache_level"], 1.0 - 8320.0 / 12288.0));
+    assert!(near(column(trace, "utilization")[2], 2560.0 / 8240.0));
+    assert!(near(&trace["saving_vs_cache_level"], 1.0 - 8240.0 / 12288.0));
     for time in ["ns_per_op", "create_ns", "delete_ns"] {
         assert!(column(trace, time).iter().all(|value| value.as_f64().is_some_and(|ns| ns > 0.0)), "{time}");
     }
@@ -154,7 +154,7 @@ fn csv_has_a_row_a_controller_and_moment() {
     let rows: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
     assert_eq!(rows.len(), 3 * 7, "one a controller and row of the trace");
     assert_eq!(rows[6], vec!["tiny", "page-level", "6000", "2048", "8192", "0", "1", "1"]);
-    assert_eq!(rows[20], vec!["tiny", "object-level", "6000", "2048", "4096", "64", "1", "0"]);
+    assert_eq!(rows[20], vec!["tiny", "object-level", "6000", "2048", "4096", "16", "1", "0"]);
     let moments: Vec<u64> = rows.iter().map(|row| row[2].parse().unwrap()).collect();
     assert_eq!(moments, [0, 1000, 2000, 3000, 4000, 5000, 6000].repeat(3));
 }

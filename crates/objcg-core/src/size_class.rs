@@ -72,6 +72,18 @@ impl SizeClass {
         Self::of_size(if nr_bytes < CACHE_LINE { CACHE_LINE } else { nr_bytes })
     }
 
+    /// The class of what slabs have outside of them, which any CPU reads and writes that has one of their objects: a quarter or half of a
+    /// cache line will do.
+    pub(crate) const fn beside_slabs(nr_bytes: usize) -> Option<SizeClass> {
+        if nr_bytes <= CACHE_LINE / 4 {
+            Self::of_size(CACHE_LINE / 4)
+        } else if nr_bytes <= CACHE_LINE / 2 {
+            Self::of_size(CACHE_LINE / 2)
+        } else {
+            Self::of_size(if nr_bytes < CACHE_LINE { CACHE_LINE } else { nr_bytes })
+        }
+    }
+
     /// The smallest class that holds `nr_bytes` and whose objects all lie at multiples of `align`, a power of two.
     #[inline]
     pub(crate) const fn of_layout(nr_bytes: usize, align: usize) -> Option<SizeClass> {
@@ -185,21 +197,20 @@ impl SlabGeometry {
     /// Bytes behind the owner words in the engine's memory for them.
     const fn owner_slack(self) -> usize {
         let nr_bytes = self.objects as usize * size_of::<u32>();
-        match SizeClass::for_engine(nr_bytes) {
+        match SizeClass::beside_slabs(nr_bytes) {
             Some(class) => class.size() - nr_bytes,
             None => nr_bytes.next_multiple_of(PAGE_SIZE) - nr_bytes,
         }
     }
 
     /// For the engine's own small memory, of which there is little: the smallest slab of at least two pages, so that a descriptor has room
-    /// for its links, and of at most `max_objects` that wastes at most 1/8 of itself at its end.
-    pub(crate) const fn for_engine(size: usize, max_objects: u32) -> SlabGeometry {
+    /// for its links, that wastes at most 1/8 of itself at its end, behind `nr_first` bytes that are not for objects.
+    pub(crate) const fn for_engine(size: usize, nr_first: usize) -> SlabGeometry {
         let mut pages = Self::MIN_PAGES;
         loop {
-            let nr_bytes = pages as usize * PAGE_SIZE;
-            let objects = (nr_bytes / size) as u32;
-            if objects > 0 && (nr_bytes % size) * 8 <= nr_bytes {
-                return SlabGeometry { pages, objects: if objects < max_objects { objects } else { max_objects } };
+            let nr_bytes = pages as usize * PAGE_SIZE - nr_first;
+            if nr_bytes >= size && (nr_bytes % size) * 8 <= nr_bytes {
+                return SlabGeometry { pages, objects: (nr_bytes / size) as u32 };
             }
             pages += 1;
         }

@@ -125,10 +125,10 @@ fn four_groups_take_four_slabs_or_one() {
 #[test]
 fn owners_are_held_by_object_level_alone() {
     let comparison = replay(life_and_death(), FIRST_FIT).unwrap();
-    // Four owners of 4 bytes; the engine gives out owner vectors in steps of 64 bytes.
+    // Four owners of 4 bytes.
     let owner_bytes: Vec<u64> = comparison.report.controllers.iter().map(|report| report.owner_bytes).collect();
-    assert_eq!(owner_bytes, [0, 0, 64]);
-    let held = SLAB + 64;
+    assert_eq!(owner_bytes, [0, 0, 16]);
+    let held = SLAB + 16;
     let saving = comparison.report.saving_vs_cache_level.expect("both ran");
     assert!((saving - (1.0 - held as f64 / (2 * SLAB) as f64)).abs() < 1e-12, "{saving}");
     let utilization = comparison.report.controllers[2].utilization.expect("something is held");

@@ -93,8 +93,9 @@ const fn reciprocal(size: usize) -> u64 {
 }
 
 /// `offset / size`, by the reciprocal of the size; `None` of what is no multiple, and by 0. Offset × reciprocal is ⌊offset / size⌋
-/// in the upper half, and in the lower half less than the reciprocal exactly for multiples: the rounding adds less than offset,
-/// and offsets and sizes are below 2^20.
+/// in the upper half, and in the lower half less than the reciprocal exactly for multiples: the rounding adds less than offset, and
+/// the reciprocal is more than any of those, sizes being below 2^20. Addresses before the first object have offsets below 0, whose
+/// quotients are more than any slab has objects.
 #[inline(always)]
 fn quotient(offset: u32, reciprocal: u64) -> Option<u32> {
     let product = u128::from(offset) * u128::from(reciprocal);
@@ -116,6 +117,10 @@ mod tests {
                 let idx = offset / size as u32;
                 let starts = offset % size as u32 == 0;
                 assert_eq!(quotient(offset, reciprocal), starts.then_some(idx), "size {size}, offset {offset}");
+            }
+            for before in 1..=4096 {
+                let obj_idx = quotient(0_u32.wrapping_sub(before), reciprocal);
+                assert!(obj_idx.is_none_or(|idx| idx > 1 << 16), "size {size}, {before} before the first object");
             }
             assert_eq!(quotient(0, 0), None, "a page of no slab");
         }

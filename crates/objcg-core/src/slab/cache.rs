@@ -4,16 +4,17 @@
 //! in a descriptor is good for ever. The shape of a cache is written once, before its first object; what changes is
 //! under the cache's locks. Objects come and go through [`super::cpu_sheaves`], or straight from [`super::lists`].
 
-#![expect(unsafe_code, reason = "says that zero is a valid cache")]
+#![expect(unsafe_code, reason = "says that zero is a valid cache, and where a slab's objects start")]
 
 use core::mem;
+use core::ptr::NonNull;
 
 use super::barn::Barn;
 use super::cpu_sheaves::CpuSheaves;
 use super::lists::SlabLists;
-use super::meta;
 use super::sheaf::Sheaf;
 use super::sheaf_size::SheafSize;
+use super::{free_bits, meta};
 use crate::cpu::Stacks;
 use crate::hooks;
 use crate::os::PAGE_SIZE;
@@ -27,6 +28,8 @@ use crate::table::{Slot, Table};
 /// which have a slab or two, if that is of so few objects that each would make one.
 const KEEP_EMPTY: u32 = 1;
 const FEW_OBJECTS: u32 = 2;
+/// What a first object behind the bits of its slab is aligned to: as much as any of the engine's needs.
+const FIRST_ALIGN: usize = 64;
 
 static TABLE: Table<Cache, 1024> = Table::new();
 
@@ -56,6 +59,8 @@ pub(crate) struct Cache {
     pub(super) held_for_fork: AtomicPtr<CpuSheaves>,
     /// Not 0 once an object may have been charged.
     has_owners: AtomicU32,
+    /// Bytes of a slab before its first object: of the engine's own, for their bits.
+    nr_first: AtomicU32,
     // What changes.
     /// How large its sheaves are to be.
     pub(super) sheaf_size: SheafSize,
@@ -65,7 +70,7 @@ pub(crate) struct Cache {
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(mem::offset_of!(Cache, has_owners) < 64 && mem::offset_of!(Cache, sheaf_size) == 64);
+const _: () = assert!(mem::offset_of!(Cache, nr_first) < 64 && mem::offset_of!(Cache, sheaf_size) == 64);
 
 /// What a cache holds. Relaxed: each is exact by itself, a set of them only at a quiet point.
 pub(super) struct Counters {
@@ -114,13 +119,25 @@ impl Cache {
         cpu_sheaves: AtomicPtr::new(core::ptr::null_mut()),
         held_for_fork: AtomicPtr::new(core::ptr::null_mut()),
         has_owners: AtomicU32::new(0),
+        nr_first: AtomicU32::new(0),
         counters: Counters::NONE,
         lists: Lock::new(SlabLists::EMPTY),
         barn: Barn::new(),
     };
 
-    /// A cache of the engine's own memory: no sheaves.
-    pub(crate) const fn for_engine(size: usize, geometry: SlabGeometry, number: usize) -> Cache {
+    /// A cache of the engine's own memory: no sheaves, and nothing outside of its slabs. The bits are in the slab where the descriptor has
+    /// no room for them.
+    pub(crate) const fn for_engine(size: usize, number: usize) -> Cache {
+        let geometry = SlabGeometry::for_engine(size, 0);
+        if geometry.objects <= free_bits::INLINE_OBJECTS {
+            return Cache::without_sheaves(size, geometry, number);
+        }
+        let nr_first = free_bits::nr_word_bytes(geometry.objects).next_multiple_of(FIRST_ALIGN);
+        let geometry = SlabGeometry::for_engine(size, nr_first);
+        Cache { nr_first: AtomicU32::new(nr_first as u32), ..Cache::without_sheaves(size, geometry, number) }
+    }
+
+    const fn without_sheaves(size: usize, geometry: SlabGeometry, number: usize) -> Cache {
         Cache {
             number: AtomicU32::new(number as u32),
             size: AtomicU32::new(size as u32),
@@ -137,7 +154,7 @@ impl Cache {
         Cache {
             sheaf_size: SheafSize::for_objects(size),
             keep_empty: AtomicU32::new(if is_dear(size) { 0 } else { KEEP_EMPTY }),
-            ..Cache::for_engine(size, SlabGeometry::for_size(size), class.index())
+            ..Cache::without_sheaves(size, SlabGeometry::for_size(size), class.index())
         }
     }
 
@@ -226,6 +243,17 @@ impl Cache {
     #[inline]
     pub(super) fn nr_objects(&self) -> u32 {
         self.nr_objects.load(Ordering::Relaxed)
+    }
+
+    /// Where the first object of a slab is that starts there.
+    pub(super) fn first_object(&self, slab: NonNull<u8>) -> NonNull<u8> {
+        // SAFETY: slabs are larger than what they have before their first object.
+        unsafe { slab.add(self.nr_first.load(Ordering::Relaxed) as usize) }
+    }
+
+    /// Whether the bits of its slabs are in them, before the first object.
+    pub(super) fn has_bits_inside(&self) -> bool {
+        self.nr_first.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn nr_pages(&self) -> u32 {

@@ -1,10 +1,12 @@
 //! Which objects of a slab are free: a bit each, out of line, so that nothing sits next to the user's bytes.
 //!
-//! Up to 64 objects the bits are in the descriptor itself, above that in words of the engine's memory. Objects that wait
+//! Up to 64 objects the bits are in the descriptor itself, above that in words of the engine's memory; of the engine's own slabs, next to
+//! which are no user's bytes, before the first object. Objects that wait
 //! in a sheaf count as taken here. All of it is guarded by the cache's slab lock; the atomics are only for type stability.
 
 #![expect(unsafe_code, reason = "the words of a large slab are reached through an address in the descriptor")]
 
+use core::ptr::NonNull;
 use core::slice;
 
 use super::meta;
@@ -15,15 +17,15 @@ use crate::sync::{AtomicU64, Ordering};
 pub(super) const INLINE_OBJECTS: u32 = 64;
 
 /// Bytes of the words of a slab with that many objects; 0 if the descriptor holds them.
-fn nr_word_bytes(nr_objects: u32) -> usize {
+pub(super) const fn nr_word_bytes(nr_objects: u32) -> usize {
     if nr_objects <= INLINE_OBJECTS { 0 } else { nr_objects.div_ceil(64) as usize * size_of::<u64>() }
 }
 
-/// Gives a new slab its bits, all objects free. False without memory.
-pub(super) fn init(page: &Page, nr_objects: u32) -> bool {
+/// Gives a new slab its bits, all objects free: in the words at `inside`, if there are such. False without memory.
+pub(super) fn init(page: &Page, nr_objects: u32, inside: Option<NonNull<u8>>) -> bool {
     let nr_bytes = nr_word_bytes(nr_objects);
     if nr_bytes > 0 {
-        let Some(memory) = meta::alloc(nr_bytes) else { return false };
+        let Some(memory) = inside.or_else(|| meta::alloc_beside_slab(nr_bytes)) else { return false };
         page.free_bits().store(memory.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
     }
     let mut left = nr_objects;
@@ -36,7 +38,8 @@ pub(super) fn init(page: &Page, nr_objects: u32) -> bool {
     true
 }
 
-/// The memory to give back once the slab is gone: the bits' address and size, if they are out of the descriptor.
+/// The memory to give back once a slab is gone whose words are outside of it: the bits' address and size, if they are out of the
+/// descriptor.
 pub(super) fn detach(page: &Page, nr_objects: u32) -> Option<(u64, usize)> {
     let nr_bytes = nr_word_bytes(nr_objects);
     (nr_bytes > 0).then(|| (page.free_bits().load(Ordering::Relaxed), nr_bytes))
@@ -49,7 +52,7 @@ fn words(page: &Page, nr_objects: u32) -> &[AtomicU64] {
     }
     let address = page.free_bits().load(Ordering::Relaxed) as usize;
     let words = core::ptr::with_exposed_provenance::<AtomicU64>(address);
-    // SAFETY: `init` stored the address of that many zeroed words, which live as long as the slab does.
+    // SAFETY: `init` stored the address of that many words and set them; they live as long as the slab does.
     unsafe { slice::from_raw_parts(words, nr_objects.div_ceil(64) as usize) }
 }
 

@@ -62,7 +62,7 @@ impl SlabLists {
         found: &mut impl FnMut(FreeObject),
     ) -> u32 {
         let head = page(slab);
-        let base = page_alloc::address(slab);
+        let base = cache.first_object(page_alloc::address(slab));
         let nr_free = head.nr_free().load(Ordering::Relaxed);
         let Some((nr_objects, owner)) = cache.offer(&Run::of_head(slab), nr_free.min(want), purse) else { return 0 };
         let nr_taken = free_bits::take(head, cache.nr_objects(), nr_objects, |obj_idx| {
@@ -204,12 +204,13 @@ impl Cache {
         self.find_stacks()?;
         let run = self.new_run()?;
         let head = run.page();
-        if !free_bits::init(head, self.nr_objects()) {
+        let inside = self.has_bits_inside().then(|| run.address());
+        if !free_bits::init(head, self.nr_objects(), inside) {
             page_alloc::free(run);
             return None;
         }
         page_alloc::mark_tails(&run);
-        let place = SlabPlace::new(run.address(), self.kind_id());
+        let place = SlabPlace::new(self.first_object(run.address()), self.kind_id());
         for page in run.lookups() {
             OwnerVector::nobodys().store(&page.obj_exts);
             // Last: whoever looks the page up finds the rest.
@@ -234,7 +235,8 @@ impl Cache {
 
     fn destroy_slabs(&self, mut slabs: RunHeap<Slab>) {
         while let Some(slab) = slabs.pop_lowest() {
-            let bits = free_bits::detach(page(slab), self.nr_objects());
+            let outside = !self.has_bits_inside();
+            let bits = outside.then(|| free_bits::detach(page(slab), self.nr_objects())).flatten();
             let vector = OwnerVector::load(&lookup(slab).obj_exts);
             self.counters.nr_slabs.fetch_sub(1, Ordering::Relaxed);
             let run = Run::of_head(slab);
@@ -246,7 +248,7 @@ impl Cache {
                 let words = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
                 let Some(words) = NonNull::new(words) else { die!("slab {slab:?}: lost its bitmap") };
                 // SAFETY: the slab is gone, and with it the only reference to its bits.
-                unsafe { meta::free(words, nr_bytes) };
+                unsafe { meta::free_beside_slab(words, nr_bytes) };
             }
             if vector.sole_owner().is_none() {
                 self.free_owner_vector(vector);
@@ -317,7 +319,7 @@ impl Cache {
     }
 
     fn make_vector(&self) -> Option<OwnerVector> {
-        let vector = OwnerVector::new(meta::alloc(self.owner_vector_bytes())?.cast());
+        let vector = OwnerVector::new(meta::alloc_beside_slab(self.owner_vector_bytes())?.cast());
         self.note_owners();
         self.counters.owner_bytes.fetch_add(self.full_owner_bytes(), Ordering::Relaxed);
         Some(vector)
@@ -334,7 +336,7 @@ impl Cache {
     fn free_owner_vector(&self, vector: OwnerVector) {
         self.counters.owner_bytes.fetch_sub(self.full_owner_bytes(), Ordering::Relaxed);
         // SAFETY: the vector was never installed, or its slab is gone: nothing refers to it.
-        unsafe { meta::free(vector.first().cast(), self.owner_vector_bytes()) };
+        unsafe { meta::free_beside_slab(vector.first().cast(), self.owner_vector_bytes()) };
     }
 }
 
