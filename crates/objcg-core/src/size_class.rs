@@ -67,9 +67,15 @@ impl SizeClass {
         Some(SizeClass(FIRST_CLASS[doubling] + step + above_header))
     }
 
-    /// The class of the engine's own small memory: at least a cache line, or neighbours of different CPUs would share lines.
+    /// The class of the engine's own small memory: whole cache lines, or neighbours of different CPUs would share some. Two classes to a
+    /// doubling, for there is little of most sizes, and each class has a slab that is not full.
     pub(crate) const fn for_engine(nr_bytes: usize) -> Option<SizeClass> {
-        Self::of_size(if nr_bytes < CACHE_LINE { CACHE_LINE } else { nr_bytes })
+        if nr_bytes <= CACHE_LINE {
+            return Self::of_size(CACHE_LINE);
+        }
+        let power = nr_bytes.next_power_of_two();
+        let less = power / 4 * 3;
+        Self::of_size(if nr_bytes <= less && less.is_multiple_of(CACHE_LINE) { less } else { power })
     }
 
     /// The class of what slabs have outside of them, which any CPU reads and writes that has one of their objects: a quarter or half of a

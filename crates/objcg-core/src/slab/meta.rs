@@ -128,4 +128,14 @@ mod tests {
     fn what_belongs_to_slabs_takes_little_more_than_it_needs() {
         assert_eq!([1, 16, 17, 32, 33, 64, 65, 72, 1000].map(full_size), [16, 16, 32, 32, 64, 64, 72, 72, 1024]);
     }
+
+    #[test]
+    fn what_cpus_write_has_whole_cache_lines() {
+        for nr_bytes in 1..3000 {
+            let memory = alloc(nr_bytes).expect("memory");
+            assert!(memory.addr().get().is_multiple_of(64), "{nr_bytes} bytes at {memory:p}");
+            // SAFETY: nothing refers to it.
+            unsafe { free(memory, nr_bytes) };
+        }
+    }
 }
