@@ -1,7 +1,7 @@
 //! What a group holds, found by looking: every descriptor, every owner vector, every stock.
 //!
 //! Counting objects per group on the fast path would cost every allocation; this costs whoever asks: about a nanosecond
-//! for each object slot of slabs that have owners, and 32 bytes read a page. It is independent of the counters, so at a
+//! for each object slot of slabs that have owners, and 16 bytes read a page. It is independent of the counters, so at a
 //! quiet point `usage() == stat().total_bytes()` checks both.
 
 use crate::hooks::OWNER_BYTES;
@@ -205,7 +205,7 @@ impl HeapStat {
     }
 }
 
-/// Looks at the whole heap: 32 bytes read for each page in use.
+/// Looks at the whole heap: 16 bytes read for each page in use.
 #[must_use]
 pub fn heap() -> HeapStat {
     let mut heap = HeapStat { pages: pages(), owner_bytes: shared_owner_bytes(), ..HeapStat::default() };
