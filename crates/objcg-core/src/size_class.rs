@@ -1,9 +1,13 @@
 //! Size classes: one const table, both directions, and the slab that each class is cut from.
 //!
-//! Up to 128 bytes the classes are 8 bytes apart, above it eight to a doubling, so that an object wastes at most
-//! 1/9 of its slot, and above 1 KiB four: at most 1/5, and less on the whole, since each class has some objects at hand on every
-//! CPU. The largest class is 32 KiB. A class that is a power of two is naturally aligned. Many objects are a power of two with a
+//! Up to 128 bytes the classes are 8 bytes apart. Above, they are sixteenths of the power of two below, closer where they are small, since
+//! there are more of the smaller sizes: nine to a doubling up to 1 KiB, so that an object wastes at most 1/9 of its slot, then six, from
+//! 4 KiB on four: at most 1/5, and less on the whole. Each class has some objects at hand on every CPU and a slab that is not full. The
+//! largest class is 32 KiB. Many objects are a power of two with a
 //! header: just above each there is another class, of which fifteen fill the space of sixteen powers of two.
+//!
+//! Of the sizes that a class serves none is a multiple of a higher power of two than the class itself, up to 2 KiB: so a size that was
+//! rounded up to its alignment has a class of that alignment, however it was found.
 
 use crate::os::PAGE_SIZE;
 
@@ -12,17 +16,19 @@ const NR_FINE: usize = FINE_MAX / FINE_STEP;
 pub(crate) const SMALLEST: usize = FINE_STEP;
 const FINE_STEP: usize = 8;
 const FINE_MAX: usize = 128;
+/// Of classes above that: as the C library promises.
+const ALIGN: usize = 16;
 const FINE_MAX_SHIFT: u32 = 7;
-/// log2 of the steps to a doubling, and for objects of more than [`COARSE`] bytes.
+/// log2 of the steps of a doubling, by which a class is found; up to [`COARSE`] bytes each has one.
 const STEPS_SHIFT: u32 = 3;
-const COARSE_STEPS_SHIFT: u32 = 2;
+const NR_STEPS: usize = 1 << STEPS_SHIFT;
 const COARSE: usize = 1024;
 const NR_DOUBLINGS: usize = 8;
 
-/// The first class of each doubling: that of a power of two with a header; the steps follow.
-const FIRST_CLASS: [u8; NR_DOUBLINGS + 1] = first_classes();
 /// The number of classes.
-pub(crate) const NR_CLASSES: usize = FIRST_CLASS[NR_DOUBLINGS] as usize;
+pub(crate) const NR_CLASSES: usize = nr_classes();
+/// The class of the smallest size of each step.
+const FIRST_OF_STEP: [[u8; NR_STEPS]; NR_DOUBLINGS] = first_of_steps();
 /// Bytes of the largest class; anything larger is a run of pages.
 pub(crate) const MAX_SIZE: usize = FINE_MAX << NR_DOUBLINGS;
 
@@ -60,11 +66,11 @@ impl SizeClass {
         let last = nr_bytes - 1;
         let log2 = last.ilog2();
         let doubling = (log2 - FINE_MAX_SHIFT) as usize;
-        let steps_shift = steps_shift(nr_bytes);
-        let step = (last >> (log2 - steps_shift)) as u8 & ((1 << steps_shift) - 1);
-        // Only in the first step may the object be one with a header.
-        let above_header = (nr_bytes > WITH_HEADER[doubling] as usize) as u8;
-        Some(SizeClass(FIRST_CLASS[doubling] + step + above_header))
+        let step = (last >> (log2 - STEPS_SHIFT)) & (NR_STEPS - 1);
+        let class = FIRST_OF_STEP[doubling][step];
+        // The next one holds all sizes of the step.
+        let is_larger = nr_bytes > SIZES[class as usize] as usize;
+        Some(SizeClass(class + is_larger as u8))
     }
 
     /// The class of the engine's own small memory: whole cache lines, or neighbours of different CPUs would share some. Two classes to a
@@ -223,17 +229,39 @@ impl SlabGeometry {
     }
 }
 
-const fn steps_shift(nr_bytes: usize) -> u32 {
-    if nr_bytes > COARSE { COARSE_STEPS_SHIFT } else { STEPS_SHIFT }
+/// Sizes of the classes above a power of two, in sixteenths of it: as many as there are in a doubling, less that with a header.
+const fn sixteenths(base: usize) -> &'static [usize] {
+    if base < COARSE {
+        return &[18, 19, 20, 22, 24, 26, 28, 30, 32];
+    }
+    if base < COARSE * 4 { &[18, 20, 22, 24, 28, 32] } else { &[20, 24, 28, 32] }
 }
 
-const fn first_classes() -> [u8; NR_DOUBLINGS + 1] {
-    let mut first = [NR_FINE as u8; NR_DOUBLINGS + 1];
+const fn nr_classes() -> usize {
+    let mut nr_classes = NR_FINE;
     let mut doubling = 0;
     while doubling < NR_DOUBLINGS {
-        let nr_steps = 1 << steps_shift((FINE_MAX << doubling) + 1);
-        first[doubling + 1] = first[doubling] + 1 + nr_steps;
+        nr_classes += 1 + sixteenths(FINE_MAX << doubling).len();
         doubling += 1;
+    }
+    nr_classes
+}
+
+const fn first_of_steps() -> [[u8; NR_STEPS]; NR_DOUBLINGS] {
+    let mut first = [[0; NR_STEPS]; NR_DOUBLINGS];
+    let mut class = NR_FINE;
+    let mut nth = 0;
+    while nth < NR_DOUBLINGS * NR_STEPS {
+        let (doubling, step) = (nth / NR_STEPS, nth % NR_STEPS);
+        let step_bytes = (FINE_MAX << doubling) / NR_STEPS;
+        let start = (NR_STEPS + step) * step_bytes;
+        while (SIZES[class] as usize) <= start {
+            class += 1;
+        }
+        first[doubling][step] = class as u8;
+        let is_last = class + 1 == NR_CLASSES;
+        assert!(is_last || SIZES[class + 1] as usize >= start + step_bytes, "more than two classes in a step");
+        nth += 1;
     }
     first
 }
@@ -248,12 +276,13 @@ const fn sizes() -> [u32; NR_CLASSES] {
     let mut doubling = 0;
     while doubling < NR_DOUBLINGS {
         let base = FINE_MAX << doubling;
-        let first = FIRST_CLASS[doubling] as usize;
-        sizes[first] = WITH_HEADER[doubling];
-        index = first + 1;
-        while index < FIRST_CLASS[doubling + 1] as usize {
-            sizes[index] = (base + (base >> steps_shift(base + 1)) * (index - first)) as u32;
+        sizes[index] = WITH_HEADER[doubling];
+        index += 1;
+        let mut step = 0;
+        while step < sixteenths(base).len() {
+            sizes[index] = (base / 16 * sixteenths(base)[step]) as u32;
             index += 1;
+            step += 1;
         }
         doubling += 1;
     }
@@ -265,8 +294,8 @@ const fn with_header() -> [u32; NR_DOUBLINGS] {
     let mut doubling = 0;
     while doubling < NR_DOUBLINGS {
         let base = (FINE_MAX as u32) << doubling;
-        // As aligned as the C library promises, but for 128 bytes, where the next step is 16 above.
-        let align = if doubling == 0 { 8 } else { 16 };
+        // But for 128 bytes, where the next step is 16 above.
+        let align = if doubling == 0 { FINE_STEP as u32 } else { ALIGN as u32 };
         sizes[doubling] = base * 16 / 15 / align * align;
         doubling += 1;
     }
@@ -321,6 +350,16 @@ mod tests {
             }
         }
         assert_eq!(SizeClass::of_layout(8, 8192), None);
+    }
+
+    /// What `kmalloc` finds stacks by: sizes up to 2 KiB, rounded up to their alignments.
+    #[test]
+    fn a_size_that_is_a_multiple_of_an_alignment_has_a_class_of_that_alignment() {
+        for nr_bytes in (8..=2048_usize).step_by(8) {
+            let align = 1 << nr_bytes.trailing_zeros();
+            let class = SizeClass::of_size(nr_bytes).unwrap();
+            assert!(class.natural_align() >= align, "{nr_bytes} in {}", class.size());
+        }
     }
 
     #[test]
