@@ -23,8 +23,8 @@ use crate::os::PAGE_SIZE;
 use crate::report::die;
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
 
-pub(crate) use heap::{RunHeap, Slab};
-pub(crate) use kind::KindId;
+pub(crate) use heap::{RunHeap, SlabRun};
+pub(crate) use kind::CacheKindId;
 pub(crate) use page::{Lookup, Page, PageIdx, PageKind, SlabPlace};
 use region::Reservation;
 pub(crate) use region::{address, end, idx_of, lookup, lookup_at, page};
@@ -214,6 +214,12 @@ pub(crate) fn for_each_object_run(mut visit: impl FnMut(PageIdx, &'static Page))
             }
         }
     }
+}
+
+/// Looks at slabs that may be on their way back, under the page lock.
+pub(crate) fn while_no_run_goes<R>(look: impl FnOnce() -> R) -> R {
+    let _pages = PAGES.lock();
+    look()
 }
 
 /// Takes the page lock for a `fork`.
@@ -432,7 +438,7 @@ pub(crate) fn head_of(addr: usize) -> PageIdx {
         PageKind::Tail | PageKind::FreeTail => page(idx).head(),
         _ => idx,
     };
-    // Of a page that is handed out meanwhile it may be a count or an owner.
+    // Of a page that is handed out meanwhile it may be a length.
     if head > idx {
         die!("{addr:#x}: not the address of an object");
     }

@@ -123,11 +123,11 @@ impl SlabObject {
     /// The CPUs' stacks of its cache.
     #[inline(always)]
     fn stacks(&self) -> Stacks {
-        // Relaxed: as in `Cache::stacks`.
+        // Relaxed: who finds a slab finds what it is one of.
         Stacks::from_ptr(self.place.kind().stacks())
     }
 
-    /// The first page of the object's slab.
+    /// The first page of the object's slab, where its first object starts.
     fn slab(&self) -> PageIdx {
         let addr = self.address.addr().get();
         page_alloc::idx_of(addr - self.place.offset(addr) as usize)

@@ -20,6 +20,34 @@ fn first_fit(size: usize, pages: u32, objects: u32) -> KmemCache {
         .expect("a good shape")
 }
 
+/// A number that is used again is another cache's: nothing of the sizes, shapes or objects from before is left.
+#[test]
+fn caches_come_and_go_with_other_sizes_under_the_same_numbers() {
+    let shapes =
+        [(8, 1, 512), (100, 1, 39), (24, 2, 341), (3000, 3, 4), (4096, 1, 1), (300_000, 74, 1), (8, 128, 65_536)];
+    for round in 0..3 {
+        for (size, pages, objects) in shapes {
+            for sheaves in [Sheaves::Auto, Sheaves::Off] {
+                let geometry = Some(SlabGeometry { pages, objects });
+                let config = CacheConfig { geometry, sheaves, ..CacheConfig::new(size) };
+                let cache = KmemCache::create(&config).expect("a good shape");
+                let nr_objects = (objects as usize + 1).min(700);
+                let taken: Vec<NonNull<u8>> = (0..nr_objects).map(|_| cache.alloc().expect("memory")).collect();
+                for object in &taken {
+                    // SAFETY: live, with so many bytes, and this test's alone.
+                    unsafe { object.write_bytes(0xa5, size) };
+                }
+                let distinct: BTreeSet<usize> = taken.iter().map(|object| object.as_ptr() as usize).collect();
+                assert!(distinct.iter().zip(distinct.iter().skip(1)).all(|(low, high)| high - low >= size));
+                taken.into_iter().for_each(|object| free(&cache, object));
+                // What is not in a slab waits in a sheaf.
+                let nr_taken = cache.stat().nr_objects;
+                assert!(sheaves == Sheaves::Auto || nr_taken == 0, "{nr_taken} of {size} bytes, round {round}");
+            }
+        }
+    }
+}
+
 #[test]
 fn first_fit_fills_the_lowest_slab_and_gives_an_empty_one_back() {
     let cache = first_fit(192, 1, 21);

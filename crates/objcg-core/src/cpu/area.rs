@@ -187,10 +187,6 @@ impl Stacks {
         !self.0.is_null() && Some(self) != Stacks::nobodys()
     }
 
-    pub(crate) fn is_null(self) -> bool {
-        self.0.is_null()
-    }
-
     pub(crate) fn from_ptr(address: *mut u8) -> Stacks {
         Stacks(address.cast())
     }

@@ -24,7 +24,7 @@ pub(crate) trait Member {
 }
 
 pub(crate) struct FreeRun;
-pub(crate) struct Slab;
+pub(crate) struct SlabRun;
 
 impl Member for FreeRun {
     fn links(run: PageIdx) -> &'static Page {
@@ -32,7 +32,7 @@ impl Member for FreeRun {
     }
 }
 
-impl Member for Slab {
+impl Member for SlabRun {
     fn links(run: PageIdx) -> &'static Page {
         if page(run).nr_pages() > 1 { page(run.add(1)) } else { spare(run) }
     }

@@ -1,7 +1,8 @@
 //! What slabs of one cache have in common, as far as a free asks for it.
 //!
 //! It is found by a number in each page's [`Lookup`](super::Lookup), in a table beside the region's bounds: so a free needs one address of
-//! a static, and a look-up takes 16 bytes a page. Entries are written before the first slab of their cache, and stay.
+//! a static, and a look-up takes 16 bytes a page. An entry is written before the cache has a slab, and again when the number is another
+//! cache's, of which no slab is left then.
 
 use core::hint;
 
@@ -10,7 +11,7 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// What a free asks for of a cache: 8 (size) + 8 (stacks) + 4 (number of objects) bytes, in half a cache line.
 #[repr(C, align(32))]
-pub(crate) struct Kind {
+pub(crate) struct CacheKind {
     /// ⌈2^64 / size⌉ of the objects; 0 of no cache.
     reciprocal: AtomicU64,
     /// The CPUs' stacks of the cache.
@@ -19,36 +20,36 @@ pub(crate) struct Kind {
     last: AtomicU32,
 }
 
-/// Which [`Kind`]: how many bytes its entry is from the first one, so that a look-up need not multiply.
+/// Which [`CacheKind`]: how many bytes its entry is from the first one, so that a look-up need not multiply.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KindId(u32);
+pub(crate) struct CacheKindId(u32);
 
 /// A kind for each cache, by its number, behind that of no slab.
 pub(super) const NR_KINDS: usize = 1 + (1 << u16::BITS);
-const _: () = assert!(NR_KINDS * size_of::<Kind>() <= 1 << 32);
+const _: () = assert!(NR_KINDS * size_of::<CacheKind>() <= 1 << 32);
 
-impl KindId {
-    pub(crate) fn of_cache(number: u16) -> KindId {
-        KindId((u32::from(number) + 1) * size_of::<Kind>() as u32)
+impl CacheKindId {
+    pub(crate) fn of_cache(number: u16) -> CacheKindId {
+        CacheKindId((u32::from(number) + 1) * size_of::<CacheKind>() as u32)
     }
 
     /// The number of the cache, if it is one's.
     #[inline]
     pub(crate) fn cache(self) -> Option<u16> {
         // The table ends with the entry of the highest number.
-        (self.0 / size_of::<Kind>() as u32).checked_sub(1).map(|number| number as u16)
+        (self.0 / size_of::<CacheKind>() as u32).checked_sub(1).map(|number| number as u16)
     }
 
     /// Its entry.
     #[inline(always)]
-    pub(crate) fn kind(self) -> &'static Kind {
+    pub(crate) fn kind(self) -> &'static CacheKind {
         region::kind(self)
     }
 
-    /// What [`KindId::to_bits`] gave; or 0, which is that of no slab.
+    /// What [`CacheKindId::to_bits`] gave; or 0, which is that of no slab.
     #[inline(always)]
-    pub(super) fn from_bits(bits: u32) -> KindId {
-        KindId(bits)
+    pub(super) fn from_bits(bits: u32) -> CacheKindId {
+        CacheKindId(bits)
     }
 
     #[inline(always)]
@@ -57,12 +58,15 @@ impl KindId {
     }
 }
 
-impl Kind {
+impl CacheKind {
     #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of a static")]
-    pub(super) const NONE: Kind =
-        Kind { reciprocal: AtomicU64::new(0), stacks: AtomicPtr::new(core::ptr::null_mut()), last: AtomicU32::new(0) };
+    pub(super) const NONE: CacheKind = CacheKind {
+        reciprocal: AtomicU64::new(0),
+        stacks: AtomicPtr::new(core::ptr::null_mut()),
+        last: AtomicU32::new(0),
+    };
 
-    /// Of a cache that has no slab; before it has one.
+    /// Before a slab of the cache is published. While it has others, with the same.
     pub(crate) fn set(&self, size: usize, nr_objects: u32, stacks: *mut u8) {
         self.reciprocal.store(reciprocal(size), Ordering::Relaxed);
         self.last.store(nr_objects - 1, Ordering::Relaxed);
@@ -123,6 +127,18 @@ mod tests {
                 assert!(obj_idx.is_none_or(|idx| idx > 1 << 16), "size {size}, {before} before the first object");
             }
             assert_eq!(quotient(0, 0), None, "a page of no slab");
+        }
+    }
+
+    #[test]
+    fn offsets_in_the_largest_slabs_lead_to_their_objects() {
+        const SLAB_BYTES: u32 = 128 * 4096;
+        for size in [8, 24, 1000, 4096, 65_528, 300_000, SLAB_BYTES] {
+            let reciprocal = reciprocal(size as usize);
+            for offset in 0..SLAB_BYTES {
+                let idx = (offset % size == 0).then_some(offset / size);
+                assert_eq!(quotient(offset, reciprocal), idx, "size {size}, offset {offset}");
+            }
         }
     }
 }

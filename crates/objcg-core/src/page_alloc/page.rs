@@ -3,13 +3,13 @@
 //! A [`Lookup`] has what a free needs of the page that its object starts in, and no more, so that four of them share a cache line
 //! with nothing else; a [`Page`] has the rest. Both are type-stable: once committed they stay mapped and are only ever this type,
 //! so a `&'static` to one is always sound to hold. Every field is an atomic; which lock or owner makes a value meaningful is said
-//! per field. Only a run's first `Page` (its *head*) is complete; the last one, and all of runs that are looked up by addresses inside
-//! them, lead to it. A slab's `Lookup`s all have the same: the owner vector, where the slab starts, and the [kind](super::kind) of its
-//! cache.
+//! per field. A run's first `Page` is its *head*, and a slab's second one has its links; the last one, and all of runs that are looked up
+//! by addresses inside them, lead to the head. A slab's `Lookup`s all have the same: the owner vector, where its first object is, and the
+//! [kind](super::kind) of its cache.
 
 use core::ptr::NonNull;
 
-use super::kind::{Kind, KindId};
+use super::kind::{CacheKind, CacheKindId};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// What a run of pages is, kept in its head. A head is never left stale: freeing a run makes it `Free` first.
@@ -18,7 +18,8 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 pub(crate) enum PageKind {
     /// Never handed out since the region grew over it.
     Untouched = 0,
-    /// The head of a free run (or a stale mark inside a run, which nobody reads).
+    /// The head of a free run. Inside a run a mark may be stale, of a head that was free or of a tail: a walk passes those by, and an
+    /// address there is nobody's.
     Free = 1,
     /// Not the first page of its run.
     Tail = 2,
@@ -76,32 +77,33 @@ pub(crate) struct Lookup {
     place: AtomicU64,
 }
 
-/// A slab in a word: what is to be added to the lower half of an address in it to have the offset there, and its kind. 0 for no slab.
+/// A slab in a word: what is to be added to the lower half of an address in it to have the offset from its first object, and its kind.
+/// 0 for no slab.
 #[derive(Clone, Copy)]
 pub(crate) struct SlabPlace(u64);
 
 impl SlabPlace {
     pub(crate) const NONE: SlabPlace = SlabPlace(0);
 
-    pub(crate) fn new(start: NonNull<u8>, kind: KindId) -> SlabPlace {
-        let to_offset = (start.addr().get() as u32).wrapping_neg();
+    pub(crate) fn new(first_object: NonNull<u8>, kind: CacheKindId) -> SlabPlace {
+        let to_offset = (first_object.addr().get() as u32).wrapping_neg();
         SlabPlace(u64::from(to_offset) | u64::from(kind.to_bits()) << 32)
     }
 
-    /// How far an address in the slab is from its start. Slabs are smaller than 4 GiB: the lower halves tell.
+    /// How far an address in the slab is from its first object. Slabs are smaller than 4 GiB: the lower halves tell.
     #[inline(always)]
     pub(crate) fn offset(self, addr: usize) -> u32 {
         (self.0 as u32).wrapping_add(addr as u32)
     }
 
     #[inline(always)]
-    fn kind_id(self) -> KindId {
-        KindId::from_bits((self.0 >> 32) as u32)
+    fn kind_id(self) -> CacheKindId {
+        CacheKindId::from_bits((self.0 >> 32) as u32)
     }
 
     /// What a free asks for of the slab's cache.
     #[inline(always)]
-    pub(crate) fn kind(self) -> &'static Kind {
+    pub(crate) fn kind(self) -> &'static CacheKind {
         self.kind_id().kind()
     }
 

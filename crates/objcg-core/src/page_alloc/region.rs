@@ -11,7 +11,7 @@ use core::hint;
 use core::ptr::NonNull;
 
 use super::Run;
-use super::kind::{Kind, KindId, NR_KINDS};
+use super::kind::{CacheKind, CacheKindId, NR_KINDS};
 use super::page::{Lookup, NUMBER_BITS, Page, PageIdx};
 use crate::os::{self, PAGE_SHIFT, PAGE_SIZE};
 use crate::sync::{AtomicUsize, Ordering, OwnLines};
@@ -39,7 +39,7 @@ struct Region {
     vmemmap: AtomicUsize,
     /// Address of page 0's spare [`Page`]. As above.
     spares: AtomicUsize,
-    kinds: [Kind; NR_KINDS],
+    kinds: [CacheKind; NR_KINDS],
 }
 
 static REGION: OwnLines<Region> = OwnLines(Region {
@@ -47,7 +47,7 @@ static REGION: OwnLines<Region> = OwnLines(Region {
     edge: AtomicUsize::new(0),
     vmemmap: AtomicUsize::new(0),
     spares: AtomicUsize::new(0),
-    kinds: [const { Kind::NONE }; NR_KINDS],
+    kinds: [const { CacheKind::NONE }; NR_KINDS],
 });
 
 /// Bytes that were reserved; the page lock's owner keeps it.
@@ -72,12 +72,23 @@ pub(super) fn reserve() -> Option<Reservation> {
             REGION.0.edge.store(base - 1, Ordering::Relaxed);
             REGION.0.vmemmap.store(vmemmap, Ordering::Relaxed);
             REGION.0.spares.store(vmemmap + array_bytes, Ordering::Relaxed);
+            keep_table_small();
             return Some(Reservation { nr_pages: (nr_bytes >> PAGE_SHIFT) as u32 });
         }
         nr_bytes /= 2;
         if nr_bytes < SMALLEST {
             return None;
         }
+    }
+}
+
+/// Has the table of kinds, of which few are used, take no huge page.
+fn keep_table_small() {
+    let first = (&raw const REGION.0.kinds).addr().next_multiple_of(PAGE_SIZE);
+    let end = (&raw const REGION).addr() + size_of_val(&REGION);
+    if let Some(start) = pointer(first) {
+        // SAFETY: whole pages of a static.
+        unsafe { os::keep_pages_small(start, (end - first) / PAGE_SIZE * PAGE_SIZE) };
     }
 }
 
@@ -132,15 +143,15 @@ pub(crate) fn lookup_at(addr: usize) -> Option<&'static Lookup> {
     let lookup = edge.wrapping_add_signed(lookups).wrapping_add(1);
     // SAFETY: a page is committed, so the array is somewhere.
     let lookup = unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut::<Lookup>(lookup)) };
-    // SAFETY: as in `page`: the offset is that of a committed page's.
+    // SAFETY: as in `in_array`: the offset is that of a committed page's.
     Some(unsafe { lookup.as_ref() })
 }
 
 /// The kind of a slab whose page was looked up.
 #[inline(always)]
-pub(super) fn kind(id: KindId) -> &'static Kind {
-    let kinds: *const Kind = REGION.0.kinds.as_ptr();
-    // SAFETY: numbers are made by `KindId::of_cache`, or they are 0, and the table has an entry for each of those.
+pub(super) fn kind(id: CacheKindId) -> &'static CacheKind {
+    let kinds: *const CacheKind = REGION.0.kinds.as_ptr();
+    // SAFETY: numbers are made by `CacheKindId::of_cache`, or they are 0, and the table has an entry for each of those.
     let kind = unsafe { kinds.byte_add(id.to_bits() as usize) };
     // SAFETY: an entry of a static.
     unsafe { &*kind }

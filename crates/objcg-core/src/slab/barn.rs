@@ -25,10 +25,12 @@ const STORED_TO_LOOK: u32 = 32;
 pub(crate) trait Piled: Sized {
     /// Lays it onto a pile; it lies on none.
     fn put_on(&mut self, below: Option<Self>);
-    /// Takes it off; what was below it.
+    /// Takes it off what is below it, which is returned.
     fn take_off(&mut self) -> Option<Self>;
     /// What is below it.
     fn below(&self) -> Option<&Self>;
+    /// The same, to be changed.
+    fn below_mut(&mut self) -> Option<&mut Self>;
 }
 
 pub(crate) struct Barn<S> {
@@ -150,6 +152,7 @@ impl<S: Piled> Pile<S> {
     const EMPTY: Pile<S> = Pile { top: None, len: 0 };
 
     fn push(&mut self, item: S, limit: usize) -> Result<(), S> {
+        debug_assert!(limit <= MAX_FULL);
         if self.len >= limit {
             return Err(item);
         }
@@ -170,17 +173,17 @@ impl<S: Piled> Pile<S> {
         Some(item)
     }
 
-    /// Takes the item at the bottom: past all others, and back.
+    /// Takes the item at the bottom.
     fn take_oldest(&mut self) -> Option<S> {
-        let mut others = Pile::EMPTY;
-        while self.len > 1 {
-            others.lay(self.pop()?);
+        if self.len <= 1 {
+            return self.pop();
         }
-        let oldest = self.pop();
-        while let Some(item) = others.pop() {
-            self.lay(item);
+        let mut last_but_one = self.top.as_mut()?;
+        for _ in 2..self.len {
+            last_but_one = last_but_one.below_mut()?;
         }
-        oldest
+        self.len -= 1;
+        last_but_one.take_off()
     }
 
     /// The newest first.
@@ -206,6 +209,10 @@ mod models {
         }
 
         fn below(&self) -> Option<&u32> {
+            None
+        }
+
+        fn below_mut(&mut self) -> Option<&mut u32> {
             None
         }
     }
@@ -261,6 +268,10 @@ mod tests {
 
         fn below(&self) -> Option<&Numbered> {
             self.below.as_deref()
+        }
+
+        fn below_mut(&mut self) -> Option<&mut Numbered> {
+            self.below.as_deref_mut()
         }
     }
 

@@ -18,7 +18,7 @@ use super::{free_bits, meta};
 use crate::cpu::Stacks;
 use crate::hooks;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{KindId, Lookup, SlabPlace};
+use crate::page_alloc::{CacheKindId, Lookup, SlabPlace};
 use crate::report::die;
 use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry, is_dear};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
@@ -43,7 +43,7 @@ unsafe impl Slot for Cache {
 
 #[repr(C, align(64))]
 pub(crate) struct Cache {
-    // A line that is read on every call, and written before the first or hardly ever.
+    // A line that is read on every allocation, and written before the first or hardly ever.
     /// The CPUs' stacks of free objects, in the per-CPU area; null until they are first needed, or without an area.
     stacks: AtomicPtr<u8>,
     size: AtomicU32,
@@ -133,7 +133,11 @@ impl Cache {
             return Cache::without_sheaves(size, geometry, number);
         }
         let nr_first = free_bits::nr_word_bytes(geometry.objects).next_multiple_of(FIRST_ALIGN);
-        let geometry = SlabGeometry::for_engine(size, nr_first);
+        // Objects are found to be of a slab by the page of the first one.
+        assert!(nr_first < PAGE_SIZE);
+        let nr_fewer = SlabGeometry::for_engine(size, nr_first);
+        assert!(nr_fewer.objects <= geometry.objects, "they have room for no more bits");
+        let geometry = nr_fewer;
         Cache { nr_first: AtomicU32::new(nr_first as u32), ..Cache::without_sheaves(size, geometry, number) }
     }
 
@@ -182,7 +186,8 @@ impl Cache {
     pub(crate) fn destroy(idx: u32) -> bool {
         let cache = TABLE.get(idx);
         cache.shrink_to(0);
-        if cache.stat().nr_slabs != 0 {
+        // Acquire pairs with the Release in `destroy_slabs`: of those that are gone nothing is left.
+        if cache.counters.nr_slabs.load(Ordering::Acquire) != 0 {
             return false;
         }
         // Its slots stay for the next cache of the number: a drain or a fork may be looking at them.
@@ -272,24 +277,24 @@ impl Cache {
         Stacks::from_ptr(self.stacks.load(Ordering::Relaxed))
     }
 
-    /// Finds the stacks, before the first object; `None` without memory for them.
-    pub(super) fn find_stacks(&self) -> Option<Stacks> {
-        let stacks = self.stacks();
-        if !stacks.is_null() {
-            return Some(stacks);
+    /// Finds the stacks, before each slab; `None` without memory for them. Whoever looks the slab up finds what its cache is.
+    pub(super) fn find_stacks(&self) -> Option<()> {
+        // Acquire pairs with the Release below: who makes a slab passes on what it is one of.
+        if !self.stacks.load(Ordering::Acquire).is_null() {
+            return Some(());
         }
         let stacks = if self.is_engines() { Stacks::nobodys() } else { Stacks::of_number(usize::from(self.number())) }?;
         self.set_kind(stacks);
         self.stacks.store(stacks.as_ptr(), Ordering::Release);
-        Some(stacks)
+        Some(())
     }
 
     /// What its slabs are.
-    pub(super) fn kind_id(&self) -> KindId {
-        KindId::of_cache(self.number())
+    pub(super) fn kind_id(&self) -> CacheKindId {
+        CacheKindId::of_cache(self.number())
     }
 
-    /// While it has no slab.
+    /// Before a slab of this cache is published; others may do the same.
     fn set_kind(&self, stacks: Stacks) {
         self.kind_id().kind().set(self.size(), self.nr_objects(), stacks.as_ptr());
     }

@@ -15,13 +15,13 @@ use super::{SlabObject, free_bits, meta};
 use crate::hardening;
 use crate::hooks::{self, Purse};
 use crate::memcg::ROOT_VESSEL;
-use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, Slab, SlabPlace, lookup, page};
+use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, SlabPlace, SlabRun, lookup, page};
 use crate::report::die;
 use crate::sync::{AtomicU32, Ordering};
 
 pub(super) struct SlabLists {
-    partial: RunHeap<Slab>,
-    empty: RunHeap<Slab>,
+    partial: RunHeap<SlabRun>,
+    empty: RunHeap<SlabRun>,
     nr_empty: u32,
 }
 
@@ -77,7 +77,7 @@ impl SlabLists {
     }
 
     /// Marks one object free. Slabs that may go are moved to `surplus`.
-    fn put(&mut self, cache: &Cache, object: &SlabObject, surplus: &mut RunHeap<Slab>) {
+    fn put(&mut self, cache: &Cache, object: &SlabObject, surplus: &mut RunHeap<SlabRun>) {
         let nr_objects = cache.nr_objects();
         let slab = object.slab();
         let Some(nr_free) = free_bits::put(page(slab), nr_objects, object.obj_idx) else {
@@ -233,16 +233,17 @@ impl Cache {
         }
     }
 
-    fn destroy_slabs(&self, mut slabs: RunHeap<Slab>) {
+    fn destroy_slabs(&self, mut slabs: RunHeap<SlabRun>) {
         while let Some(slab) = slabs.pop_lowest() {
             let outside = !self.has_bits_inside();
             let bits = outside.then(|| free_bits::detach(page(slab), self.nr_objects())).flatten();
             let vector = OwnerVector::load(&lookup(slab).obj_exts);
-            self.counters.nr_slabs.fetch_sub(1, Ordering::Relaxed);
             let run = Run::of_head(slab);
             // From here on a walk finds no slab here, and a stray free no cache.
             page_alloc::retract_slab(&run);
             run.lookups().for_each(|page| page.set_place(SlabPlace::NONE));
+            // Only now: a cache without slabs may become another.
+            self.counters.nr_slabs.fetch_sub(1, Ordering::Release);
             page_alloc::free(run);
             if let Some((address, nr_bytes)) = bits {
                 let words = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
@@ -351,8 +352,13 @@ impl SlabObject {
     /// Whether its slab has it among its free objects, or is gone.
     fn is_free_in_slab(&self, cache: &Cache) -> bool {
         let _lists = cache.lists.lock();
-        SlabObject::find(self.address)
-            .is_none_or(|now| free_bits::is_free(page(now.slab()), cache.nr_objects(), now.obj_idx))
+        // The cache's slabs may be going: none that is found does before its bits are read.
+        page_alloc::while_no_run_goes(|| {
+            SlabObject::find(self.address).is_none_or(|now| {
+                !core::ptr::eq(now.cache(), cache)
+                    || free_bits::is_free(page(now.slab()), cache.nr_objects(), now.obj_idx)
+            })
+        })
     }
 
     #[cold]

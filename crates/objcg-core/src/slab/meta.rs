@@ -34,7 +34,7 @@ pub(super) fn of_number(number: usize) -> Option<&'static Cache> {
     CACHES.get(number.checked_sub(FIRST_NUMBER)?)
 }
 
-/// Zeroed memory of at least `nr_bytes`, aligned to 64 bytes when that is a multiple of 64.
+/// Zeroed memory of at least `nr_bytes`, aligned to 64 bytes.
 pub(crate) fn alloc(nr_bytes: usize) -> Option<NonNull<u8>> {
     alloc_of(SizeClass::for_engine(nr_bytes), nr_bytes)
 }
@@ -47,7 +47,7 @@ pub(crate) unsafe fn free(memory: NonNull<u8>, nr_bytes: usize) {
     free_of(SizeClass::for_engine(nr_bytes), memory);
 }
 
-/// The same as [`alloc`] for what belongs to a slab, in lines that others share, aligned to 8 bytes.
+/// The same as [`alloc`] for what belongs to a slab, in lines that it may share with others, aligned to 8 bytes.
 pub(super) fn alloc_beside_slab(nr_bytes: usize) -> Option<NonNull<u8>> {
     alloc_of(SizeClass::beside_slabs(nr_bytes), nr_bytes)
 }

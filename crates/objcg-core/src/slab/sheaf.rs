@@ -47,8 +47,9 @@ const _: () = assert!(size_of::<Header>() == 2 * PLACE_BYTES);
 /// An owned sheaf.
 ///
 /// # Invariants
-/// Points to a `Header` whose `bottom` is [`END`], or `below` if it lies in a pile, followed by `capacity` places, of which the first `nr_objects` are set, and a lid;
-/// `nr_objects ≤ capacity`. Nobody else refers to it.
+/// Points to a `Header` whose `bottom` is [`END`], or `below` if it lies in a pile, followed by `capacity` places, of which the first
+/// `nr_objects` are set, and a lid; `nr_objects ≤ capacity`. Nobody else refers to it.
+#[repr(transparent)]
 pub(crate) struct Sheaf(NonNull<Header>);
 
 /// A sheaf that lies on a CPU's stack.
@@ -184,12 +185,22 @@ impl Piled for Sheaf {
 
     fn take_off(&mut self) -> Option<Sheaf> {
         let bottom = mem::replace(&mut self.header_mut().bottom, Bottom { word: END });
-        // SAFETY: a word is valid whatever was written.
+        // SAFETY: a word is valid whatever was written: an `Option<Sheaf>` is a pointer or null.
         if unsafe { bottom.word } == END {
             return None;
         }
         // SAFETY: it is not the end, which is no sheaf's address, so the sheaf lay in a pile: `below` was written.
         ManuallyDrop::into_inner(unsafe { bottom.below })
+    }
+
+    fn below_mut(&mut self) -> Option<&mut Sheaf> {
+        let bottom = &mut self.header_mut().bottom;
+        // SAFETY: as in `take_off`.
+        if unsafe { bottom.word } == END {
+            return None;
+        }
+        // SAFETY: as in `take_off`.
+        unsafe { &mut bottom.below }.as_mut()
     }
 
     fn below(&self) -> Option<&Sheaf> {
