@@ -313,11 +313,11 @@ fn fits_in_place(size: usize, nr_bytes: usize, align: usize) -> bool {
 /// Looks an address up; aborts unless an object starts there.
 fn find(address: NonNull<u8>) -> Found {
     let addr = address.as_ptr() as usize;
-    let Some(of) = page_alloc::lookup_at(addr) else { return Found::Huge };
-    if let Some(object) = SlabObject::in_page(address, of) {
+    let Some(found) = page_alloc::lookup_at(addr) else { return Found::Huge };
+    if let Some(object) = SlabObject::in_page(address, found) {
         return Found::Slab(object);
     }
-    if let Some(cache) = Cache::of_page(of) {
+    if let Some(cache) = Cache::of_page(found.page) {
         die!("{address:p}: not the start of an object of {} bytes", cache.size());
     }
     let head = page_alloc::head_of(addr);

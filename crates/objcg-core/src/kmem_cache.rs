@@ -70,7 +70,7 @@ pub enum CreateCacheError {
     Align,
     /// The geometry has no object, no page, more than 128 pages, or objects that do not fit its pages.
     Geometry,
-    /// The process is out of memory, or has some 65,000 caches already, of which each page of a slab has the number in 16 bits.
+    /// The process is out of memory, or has some 65,000 caches already: there is an entry for so many in the table that a free looks up.
     NoMemory,
 }
 

@@ -24,10 +24,10 @@ use crate::report::die;
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
 
 pub(crate) use heap::{RunHeap, SlabRun};
-pub(crate) use kind::CacheKindId;
+pub(crate) use kind::{CacheKind, CacheKindId};
 pub(crate) use page::{Lookup, Page, PageIdx, PageKind, SlabPlace};
 use region::Reservation;
-pub(crate) use region::{address, end, idx_of, lookup, lookup_at, page};
+pub(crate) use region::{LookedUp, address, end, idx_of, lookup, lookup_at, page};
 use runs::FreeRuns;
 
 const DIRTY_BASE_PAGES: usize = (3 << 19) / PAGE_SIZE;
@@ -198,7 +198,7 @@ fn dirty_bound() -> usize {
 /// run cannot be freed during its visit. Runs that come or go meanwhile may be missed.
 pub(crate) fn for_each_object_run(mut visit: impl FnMut(PageIdx, &'static Page)) {
     const BATCH: u32 = 4096;
-    let mut at = PageIdx(1);
+    let mut at = region::FIRST_PAGE;
     while at < end() {
         let _pages = PAGES.lock();
         let stop = at.add(BATCH);
@@ -335,8 +335,9 @@ impl PageAlloc {
         let Some(reservation) = self.region else { return false };
         let end = end();
         let room = reservation.nr_pages - end.0;
-        // One page more: the first page of the region is never handed out.
-        let Some(needed) = nr_pages.checked_add(1).and_then(|n| n.checked_next_multiple_of(region::COMMIT_PAGES))
+        let nr_before = if end.is_none() { region::FIRST_PAGE.0 } else { 0 };
+        let Some(needed) =
+            nr_pages.checked_add(nr_before).and_then(|n| n.checked_next_multiple_of(region::COMMIT_PAGES))
         else {
             return false;
         };
@@ -344,11 +345,11 @@ impl PageAlloc {
         if step < needed || !(region::commit(step) || (step > needed && region::commit(needed))) {
             return false;
         }
-        let first = if end.is_none() { PageIdx(1) } else { end };
+        let first = end.add(nr_before);
         let nr_new = region::end().0 - first.0;
-        if end.is_none() {
-            // Page 0 is nobody's: it stands for "none", and as the page before page 1 it must not look free.
-            mark_used(PageIdx::NONE, 1, PageKind::Engine);
+        if nr_before > 0 {
+            // Those before the first page are nobody's to take.
+            mark_used(PageIdx::NONE, nr_before, PageKind::Engine);
         }
         self.insert(first, nr_new, false);
         true

@@ -1,10 +1,10 @@
 //! Size classes: one const table, both directions, and the slab that each class is cut from.
 //!
 //! Up to 128 bytes the classes are 8 bytes apart. Above, they are sixteenths of the power of two below, closer where they are small, since
-//! there are more of the smaller sizes: nine to a doubling up to 1 KiB, so that an object wastes at most 1/9 of its slot, then six, from
-//! 4 KiB on four: at most 1/5, and less on the whole. Each class has some objects at hand on every CPU and a slab that is not full. The
-//! largest class is 32 KiB. Many objects are a power of two with a
-//! header: just above each there is another class, of which fifteen fill the space of sixteen powers of two.
+//! there are more of the smaller sizes: nine to a doubling up to 1 KiB, six up to 4 KiB, four up to 32 KiB, which is the largest class. So an
+//! object wastes at most 1/11, 1/7 and 1/6 of its slot, and less on the whole. Each class has some objects at hand on every CPU and a slab
+//! that is not full. Many objects are a power of two with a header: just above each there is another class, of which fifteen fill the space
+//! of sixteen powers of two.
 //!
 //! Of the sizes that a class serves none is a multiple of a higher power of two than the class itself, up to 2 KiB: so a size that was
 //! rounded up to its alignment has a class of that alignment, however it was found.
@@ -16,10 +16,10 @@ const NR_FINE: usize = FINE_MAX / FINE_STEP;
 pub(crate) const SMALLEST: usize = FINE_STEP;
 const FINE_STEP: usize = 8;
 const FINE_MAX: usize = 128;
-/// Of classes above that: as the C library promises.
+/// What classes above 160 bytes are multiples of at least: what the C library promises.
 const ALIGN: usize = 16;
 const FINE_MAX_SHIFT: u32 = 7;
-/// log2 of the steps of a doubling, by which a class is found; up to [`COARSE`] bytes each has one.
+/// log2 of the steps of a doubling, by which a class is found: each has one or two, or none of its own.
 const STEPS_SHIFT: u32 = 3;
 const NR_STEPS: usize = 1 << STEPS_SHIFT;
 const COARSE: usize = 1024;
@@ -248,6 +248,7 @@ const fn nr_classes() -> usize {
 }
 
 const fn first_of_steps() -> [[u8; NR_STEPS]; NR_DOUBLINGS] {
+    assert!(NR_CLASSES <= 1 << u8::BITS && SIZES[NR_CLASSES - 1] as usize == MAX_SIZE);
     let mut first = [[0; NR_STEPS]; NR_DOUBLINGS];
     let mut class = NR_FINE;
     let mut nth = 0;
@@ -320,10 +321,16 @@ mod tests {
     }
 
     #[test]
-    fn waste_above_128_bytes_is_at_most_a_ninth_and_above_a_kibibyte_a_fifth() {
+    fn waste_above_128_bytes_is_at_most_an_eleventh_and_above_a_kibibyte_a_seventh_or_sixth() {
         for nr_bytes in 129..=MAX_SIZE {
             let size = SizeClass::of_size(nr_bytes).unwrap().size();
-            let share = if nr_bytes > COARSE { 5 } else { 9 };
+            let share = if nr_bytes <= COARSE {
+                11
+            } else if nr_bytes <= 4 * COARSE {
+                7
+            } else {
+                6
+            };
             assert!((size - nr_bytes) * share <= size, "{nr_bytes} in {size}");
         }
     }

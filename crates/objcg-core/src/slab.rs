@@ -39,7 +39,7 @@ mod sole_owners;
 use core::ptr::NonNull;
 
 use crate::cpu::Stacks;
-use crate::page_alloc::{self, Lookup, Page, PageIdx, SlabPlace};
+use crate::page_alloc::{self, CacheKind, LookedUp, Lookup, Page, PageIdx, SlabPlace};
 use crate::report::die;
 use crate::size_class::{NR_CLASSES, SizeClass};
 use crate::sync::{AtomicU32, Ordering};
@@ -80,6 +80,8 @@ pub(crate) struct SlabObject {
     /// What the page that the object starts in leads to.
     page: &'static Lookup,
     place: SlabPlace,
+    /// What a free asks for of its cache.
+    kind: &'static CacheKind,
     obj_idx: u32,
 }
 
@@ -92,10 +94,11 @@ impl SlabObject {
 
     /// The same, for an address in this page.
     #[inline(always)]
-    pub(crate) fn in_page(address: NonNull<u8>, page: &'static Lookup) -> Option<SlabObject> {
-        let place = page.place();
-        let obj_idx = place.object_at(address.as_ptr() as usize)?;
-        Some(SlabObject { address, page, place, obj_idx })
+    pub(crate) fn in_page(address: NonNull<u8>, found: LookedUp) -> Option<SlabObject> {
+        let place = found.page.place();
+        let kind = found.kind(place);
+        let obj_idx = kind.object_at(place.offset(address.as_ptr() as usize))?;
+        Some(SlabObject { address, page: found.page, place, kind, obj_idx })
     }
 
     /// Looks up an object that the engine itself handed out or holds.
@@ -109,9 +112,10 @@ impl SlabObject {
     /// Whose the object is that was seen at an address while others were at work there: a hint, which may be any number. Meanwhile
     /// its slab may be gone, and its pages' descriptors be released or another slab's.
     fn alleged_owner(addr: usize) -> Option<u32> {
-        let page = page_alloc::lookup_at(addr)?;
-        let obj_idx = page.place().object_at(addr)?;
-        OwnerVector::peek(&page.obj_exts, obj_idx)
+        let found = page_alloc::lookup_at(addr)?;
+        let place = found.page.place();
+        let obj_idx = found.kind(place).object_at(place.offset(addr))?;
+        OwnerVector::peek(&found.page.obj_exts, obj_idx)
     }
 
     /// The cache of its slab.
@@ -124,7 +128,7 @@ impl SlabObject {
     #[inline(always)]
     fn stacks(&self) -> Stacks {
         // Relaxed: who finds a slab finds what it is one of.
-        Stacks::from_ptr(self.place.kind().stacks())
+        Stacks::from_ptr(self.kind.stacks())
     }
 
     /// The first page of the object's slab, where its first object starts.

@@ -187,6 +187,11 @@ impl Stacks {
         !self.0.is_null() && Some(self) != Stacks::nobodys()
     }
 
+    /// Whether somebody has asked for them: an address, which may be nobody's.
+    pub(crate) fn are_found(self) -> bool {
+        !self.0.is_null()
+    }
+
     pub(crate) fn from_ptr(address: *mut u8) -> Stacks {
         Stacks(address.cast())
     }

@@ -1,7 +1,7 @@
 //! What slabs of one cache have in common, as far as a free asks for it.
 //!
-//! It is found by a number in each page's [`Lookup`](super::Lookup), in a table beside the region's bounds: so a free needs one address of
-//! a static, and a look-up takes 16 bytes a page. An entry is written before the cache has a slab, and again when the number is another
+//! It is found by a number in each page's [`Lookup`](super::Lookup), in a table at the start of the region: so a look-up takes 16 bytes a
+//! page. An entry is written before the cache has a slab, and again when the number is another
 //! cache's, of which no slab is left then.
 
 use core::hint;
@@ -59,15 +59,14 @@ impl CacheKindId {
 }
 
 impl CacheKind {
-    #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of a static")]
-    pub(super) const NONE: CacheKind = CacheKind {
-        reciprocal: AtomicU64::new(0),
-        stacks: AtomicPtr::new(core::ptr::null_mut()),
-        last: AtomicU32::new(0),
-    };
-
-    /// Before a slab of the cache is published. While it has others, with the same.
+    /// What a cache's slabs are, before one is published. The same again is not written: all CPUs read the line.
     pub(crate) fn set(&self, size: usize, nr_objects: u32, stacks: *mut u8) {
+        let is_set = self.reciprocal.load(Ordering::Relaxed) == reciprocal(size)
+            && self.last.load(Ordering::Relaxed) == nr_objects - 1
+            && self.stacks.load(Ordering::Relaxed) == stacks;
+        if is_set {
+            return;
+        }
         self.reciprocal.store(reciprocal(size), Ordering::Relaxed);
         self.last.store(nr_objects - 1, Ordering::Relaxed);
         self.stacks.store(stacks, Ordering::Relaxed);
@@ -79,9 +78,9 @@ impl CacheKind {
         self.stacks.load(Ordering::Relaxed)
     }
 
-    /// The number of the object that starts that far from the start of its slab; `None` if none does, and of no slab.
+    /// The number of the object that starts that far from a slab's first one; `None` if none does, and of no slab.
     #[inline(always)]
-    pub(super) fn object_at(&self, offset: u32) -> Option<u32> {
+    pub(crate) fn object_at(&self, offset: u32) -> Option<u32> {
         let obj_idx = quotient(offset, self.reciprocal.load(Ordering::Relaxed))?;
         if obj_idx > self.last.load(Ordering::Relaxed) {
             hint::cold_path();

@@ -9,7 +9,7 @@
 
 use core::ptr::NonNull;
 
-use super::kind::{CacheKind, CacheKindId};
+use super::kind::CacheKindId;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// What a run of pages is, kept in its head. A head is never left stale: freeing a run makes it `Free` first.
@@ -97,26 +97,14 @@ impl SlabPlace {
     }
 
     #[inline(always)]
-    fn kind_id(self) -> CacheKindId {
+    pub(super) fn kind_id(self) -> CacheKindId {
         CacheKindId::from_bits((self.0 >> 32) as u32)
-    }
-
-    /// What a free asks for of the slab's cache.
-    #[inline(always)]
-    pub(crate) fn kind(self) -> &'static CacheKind {
-        self.kind_id().kind()
     }
 
     /// The number of the slab's cache; `None` of no slab.
     #[inline]
     pub(crate) fn cache(self) -> Option<u16> {
         self.kind_id().cache()
-    }
-
-    /// The number of the slab's object that starts at an address in it; `None` if none does, and of no slab.
-    #[inline(always)]
-    pub(crate) fn object_at(self, addr: usize) -> Option<u32> {
-        self.kind().object_at(self.offset(addr))
     }
 }
 

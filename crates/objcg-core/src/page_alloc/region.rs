@@ -1,6 +1,7 @@
 //! The region: one reservation of address space, and the arrays of descriptors beside it (the kernel's `vmemmap`).
 //!
-//! "Is it ours" is one comparison, address → descriptor is arithmetic. [`Lookup`]s lie below the region and go down from its start, so
+//! It starts with the table of [kinds](super::kind), so that a free finds those by the address that it has read for the rest. "Is it
+//! ours" is one comparison, address → descriptor is arithmetic. [`Lookup`]s lie below the region and go down from its start, so
 //! that a free reads one address for both. The region is reserved once, as large as the
 //! address space limit allows, and committed from its low end in steps; what is committed stays committed (memory is
 //! given back by release, not by decommit), so that a descriptor, once reachable, is reachable for ever.
@@ -12,7 +13,7 @@ use core::ptr::NonNull;
 
 use super::Run;
 use super::kind::{CacheKind, CacheKindId, NR_KINDS};
-use super::page::{Lookup, NUMBER_BITS, Page, PageIdx};
+use super::page::{Lookup, NUMBER_BITS, Page, PageIdx, SlabPlace};
 use crate::os::{self, PAGE_SHIFT, PAGE_SIZE};
 use crate::sync::{AtomicUsize, Ordering, OwnLines};
 
@@ -28,7 +29,10 @@ const NR_ARRAYS: usize = 3;
 /// The committed part grows by multiples of this, so that each array of its descriptors fills whole pages.
 pub(super) const COMMIT_PAGES: u32 = (PAGE_SIZE >> HALF_SHIFT) as u32;
 
-/// Where everything is, and of what kinds: one static, so that a look-up needs one address.
+/// The first page that is handed out: the table of kinds is before it, and page 0 stands for "none".
+pub(super) const FIRST_PAGE: PageIdx = PageIdx((NR_KINDS * size_of::<CacheKind>()).div_ceil(PAGE_SIZE) as u32);
+
+/// Where everything is: one static, so that a look-up needs one address.
 #[repr(C)]
 struct Region {
     /// Bytes of the region that are committed. Only grows.
@@ -39,7 +43,6 @@ struct Region {
     vmemmap: AtomicUsize,
     /// Address of page 0's spare [`Page`]. As above.
     spares: AtomicUsize,
-    kinds: [CacheKind; NR_KINDS],
 }
 
 static REGION: OwnLines<Region> = OwnLines(Region {
@@ -47,7 +50,6 @@ static REGION: OwnLines<Region> = OwnLines(Region {
     edge: AtomicUsize::new(0),
     vmemmap: AtomicUsize::new(0),
     spares: AtomicUsize::new(0),
-    kinds: [const { CacheKind::NONE }; NR_KINDS],
 });
 
 /// Bytes that were reserved; the page lock's owner keeps it.
@@ -72,23 +74,12 @@ pub(super) fn reserve() -> Option<Reservation> {
             REGION.0.edge.store(base - 1, Ordering::Relaxed);
             REGION.0.vmemmap.store(vmemmap, Ordering::Relaxed);
             REGION.0.spares.store(vmemmap + array_bytes, Ordering::Relaxed);
-            keep_table_small();
             return Some(Reservation { nr_pages: (nr_bytes >> PAGE_SHIFT) as u32 });
         }
         nr_bytes /= 2;
         if nr_bytes < SMALLEST {
             return None;
         }
-    }
-}
-
-/// Has the table of kinds, of which few are used, take no huge page.
-fn keep_table_small() {
-    let first = (&raw const REGION.0.kinds).addr().next_multiple_of(PAGE_SIZE);
-    let end = (&raw const REGION).addr() + size_of_val(&REGION);
-    if let Some(start) = pointer(first) {
-        // SAFETY: whole pages of a static.
-        unsafe { os::keep_pages_small(start, (end - first) / PAGE_SIZE * PAGE_SIZE) };
     }
 }
 
@@ -124,9 +115,47 @@ fn pointer(addr: usize) -> Option<NonNull<u8>> {
     NonNull::new(core::ptr::with_exposed_provenance_mut(addr))
 }
 
+/// What an address leads to, and where the region's table is, which was read for that.
+#[derive(Clone, Copy)]
+pub(crate) struct LookedUp {
+    pub(crate) page: &'static Lookup,
+    kinds: Kinds,
+}
+
+impl LookedUp {
+    /// The kind of a slab's cache.
+    #[inline(always)]
+    pub(crate) fn kind(self, slab: SlabPlace) -> &'static CacheKind {
+        self.kinds.get(slab.kind_id())
+    }
+}
+
+/// The table of kinds, of a region that has pages.
+#[derive(Clone, Copy)]
+struct Kinds(NonNull<CacheKind>);
+
+impl Kinds {
+    /// Below the table is the last address before the region.
+    #[inline(always)]
+    fn above(edge: usize) -> Kinds {
+        let first = core::ptr::with_exposed_provenance_mut(edge + 1);
+        // SAFETY: the region is not at address 0.
+        Kinds(unsafe { NonNull::new_unchecked(first) })
+    }
+
+    #[inline(always)]
+    fn get(self, id: CacheKindId) -> &'static CacheKind {
+        // SAFETY: numbers are made by `CacheKindId::of_cache`, or they are 0, and the table has an entry for each of those.
+        let kind = unsafe { self.0.byte_add(id.to_bits() as usize) };
+        // SAFETY: a region that has pages has those of its table: committed for ever, zero (a valid `CacheKind`) when new, and all
+        // fields are atomics.
+        unsafe { kind.as_ref() }
+    }
+}
+
 /// What an address leads to, if it lies in the region: the shortest way.
 #[inline(always)]
-pub(crate) fn lookup_at(addr: usize) -> Option<&'static Lookup> {
+pub(crate) fn lookup_at(addr: usize) -> Option<LookedUp> {
     // Acquire pairs with the Release in `commit`.
     let committed = REGION.0.committed.load(Ordering::Acquire);
     let edge = REGION.0.edge.load(Ordering::Relaxed);
@@ -144,17 +173,13 @@ pub(crate) fn lookup_at(addr: usize) -> Option<&'static Lookup> {
     // SAFETY: a page is committed, so the array is somewhere.
     let lookup = unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut::<Lookup>(lookup)) };
     // SAFETY: as in `in_array`: the offset is that of a committed page's.
-    Some(unsafe { lookup.as_ref() })
+    let page = unsafe { lookup.as_ref() };
+    Some(LookedUp { page, kinds: Kinds::above(edge) })
 }
 
-/// The kind of a slab whose page was looked up.
-#[inline(always)]
+/// The kind of a cache, for whoever has pages.
 pub(super) fn kind(id: CacheKindId) -> &'static CacheKind {
-    let kinds: *const CacheKind = REGION.0.kinds.as_ptr();
-    // SAFETY: numbers are made by `CacheKindId::of_cache`, or they are 0, and the table has an entry for each of those.
-    let kind = unsafe { kinds.byte_add(id.to_bits() as usize) };
-    // SAFETY: an entry of a static.
-    unsafe { &*kind }
+    Kinds::above(REGION.0.edge.load(Ordering::Relaxed)).get(id)
 }
 
 /// The page of an address in the committed region.

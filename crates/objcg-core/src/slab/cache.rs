@@ -43,7 +43,7 @@ unsafe impl Slot for Cache {
 
 #[repr(C, align(64))]
 pub(crate) struct Cache {
-    // A line that is read on every allocation, and written before the first or hardly ever.
+    // A line that is read on every way to the sheaves but the shortest, and written before the first or hardly ever.
     /// The CPUs' stacks of free objects, in the per-CPU area; null until they are first needed, or without an area.
     stacks: AtomicPtr<u8>,
     size: AtomicU32,
@@ -135,9 +135,9 @@ impl Cache {
         let nr_first = free_bits::nr_word_bytes(geometry.objects).next_multiple_of(FIRST_ALIGN);
         // Objects are found to be of a slab by the page of the first one.
         assert!(nr_first < PAGE_SIZE);
-        let nr_fewer = SlabGeometry::for_engine(size, nr_first);
-        assert!(nr_fewer.objects <= geometry.objects, "they have room for no more bits");
-        let geometry = nr_fewer;
+        let behind_bits = SlabGeometry::for_engine(size, nr_first);
+        assert!(behind_bits.objects <= geometry.objects, "they have room for no more bits");
+        let geometry = behind_bits;
         Cache { nr_first: AtomicU32::new(nr_first as u32), ..Cache::without_sheaves(size, geometry, number) }
     }
 
@@ -173,7 +173,6 @@ impl Cache {
         cache.counters.most_slabs.store(0, Ordering::Relaxed);
         cache.sheaf_size.set(if with_sheaves { SheafSize::for_objects(size) } else { SheafSize::NONE });
         cache.number.store(meta::END_NUMBER as u32 + idx, Ordering::Relaxed);
-        cache.set_kind(cache.stacks());
         Some(idx)
     }
 
@@ -277,26 +276,22 @@ impl Cache {
         Stacks::from_ptr(self.stacks.load(Ordering::Relaxed))
     }
 
-    /// Finds the stacks, before each slab; `None` without memory for them. Whoever looks the slab up finds what its cache is.
-    pub(super) fn find_stacks(&self) -> Option<()> {
-        // Acquire pairs with the Release below: who makes a slab passes on what it is one of.
-        if !self.stacks.load(Ordering::Acquire).is_null() {
-            return Some(());
+    /// Finds the stacks, before each slab; `None` without memory for them.
+    pub(super) fn find_stacks(&self) -> Option<Stacks> {
+        let known = self.stacks();
+        if known.are_found() {
+            return Some(known);
         }
         let stacks = if self.is_engines() { Stacks::nobodys() } else { Stacks::of_number(usize::from(self.number())) }?;
-        self.set_kind(stacks);
         self.stacks.store(stacks.as_ptr(), Ordering::Release);
-        Some(())
+        Some(stacks)
     }
 
-    /// What its slabs are.
-    pub(super) fn kind_id(&self) -> CacheKindId {
-        CacheKindId::of_cache(self.number())
-    }
-
-    /// Before a slab of this cache is published; others may do the same.
-    fn set_kind(&self, stacks: Stacks) {
-        self.kind_id().kind().set(self.size(), self.nr_objects(), stacks.as_ptr());
+    /// What its slabs are, for the one that starts there: to be published in its pages.
+    pub(super) fn place_of(&self, slab: NonNull<u8>, stacks: Stacks) -> SlabPlace {
+        let id = CacheKindId::of_cache(self.number());
+        id.kind().set(self.size(), self.nr_objects(), stacks.as_ptr());
+        SlabPlace::new(self.first_object(slab), id)
     }
 
     /// Which cache this is: see [`Cache::of_number`].

@@ -201,7 +201,7 @@ impl Cache {
     }
 
     fn new_slab(&self) -> Option<PageIdx> {
-        self.find_stacks()?;
+        let stacks = self.find_stacks()?;
         let run = self.new_run()?;
         let head = run.page();
         let inside = self.has_bits_inside().then(|| run.address());
@@ -210,7 +210,7 @@ impl Cache {
             return None;
         }
         page_alloc::mark_tails(&run);
-        let place = SlabPlace::new(self.first_object(run.address()), self.kind_id());
+        let place = self.place_of(run.address(), stacks);
         for page in run.lookups() {
             OwnerVector::nobodys().store(&page.obj_exts);
             // Last: whoever looks the page up finds the rest.
@@ -239,11 +239,9 @@ impl Cache {
             let bits = outside.then(|| free_bits::detach(page(slab), self.nr_objects())).flatten();
             let vector = OwnerVector::load(&lookup(slab).obj_exts);
             let run = Run::of_head(slab);
-            // From here on a walk finds no slab here, and a stray free no cache.
+            // From here on a walk finds no slab here, and a stray free no cache: before the pages go, as `is_free_in_slab` counts on.
             page_alloc::retract_slab(&run);
             run.lookups().for_each(|page| page.set_place(SlabPlace::NONE));
-            // Only now: a cache without slabs may become another.
-            self.counters.nr_slabs.fetch_sub(1, Ordering::Release);
             page_alloc::free(run);
             if let Some((address, nr_bytes)) = bits {
                 let words = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
@@ -254,6 +252,8 @@ impl Cache {
             if vector.sole_owner().is_none() {
                 self.free_owner_vector(vector);
             }
+            // Only now: a cache without slabs may become another.
+            self.counters.nr_slabs.fetch_sub(1, Ordering::Release);
         }
     }
 
@@ -352,7 +352,8 @@ impl SlabObject {
     /// Whether its slab has it among its free objects, or is gone.
     fn is_free_in_slab(&self, cache: &Cache) -> bool {
         let _lists = cache.lists.lock();
-        // The cache's slabs may be going: none that is found does before its bits are read.
+        // The cache's slabs may be going: pages that are no slab's are found to be none, and none that are a slab's go before its bits
+        // are read.
         page_alloc::while_no_run_goes(|| {
             SlabObject::find(self.address).is_none_or(|now| {
                 !core::ptr::eq(now.cache(), cache)
@@ -366,7 +367,8 @@ impl SlabObject {
     fn look_whether_free(&self) {
         // Objects in sheaves count as taken: they go to their slabs first, and those stay.
         let cache = self.cache();
-        // First as it is, which costs others next to nothing: whoever chooses what is in memory can have this called each time.
+        // First as it is, which costs others little, two locks for a moment: whoever chooses what is in memory can have this called each
+        // time.
         if !cache.seems_to_hold(self.address) && !self.is_free_in_slab(cache) {
             return;
         }

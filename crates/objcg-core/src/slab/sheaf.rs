@@ -47,7 +47,7 @@ const _: () = assert!(size_of::<Header>() == 2 * PLACE_BYTES);
 /// An owned sheaf.
 ///
 /// # Invariants
-/// Points to a `Header` whose `bottom` is [`END`], or `below` if it lies in a pile, followed by `capacity` places, of which the first
+/// Points to a `Header` whose `bottom` is [`END`] unless it lies on another in a pile, then `below`, followed by `capacity` places, of which the first
 /// `nr_objects` are set, and a lid; `nr_objects ≤ capacity`. Nobody else refers to it.
 #[repr(transparent)]
 pub(crate) struct Sheaf(NonNull<Header>);
