@@ -112,7 +112,7 @@ pub(crate) unsafe fn release(addr: NonNull<u8>, nr_bytes: usize) -> bool {
 /// kernel that knows no huge pages refuses, rightly.
 ///
 /// # Safety
-/// The range is whole pages of a reservation or of a static of the caller's.
+/// The range lies in a reservation of the caller's.
 pub(crate) unsafe fn keep_pages_small(addr: NonNull<u8>, nr_bytes: usize) {
     // SAFETY: the caller owns the range; the advice changes no contents.
     keeping_errno(|| unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_NOHUGEPAGE) });

@@ -248,7 +248,7 @@ const fn nr_classes() -> usize {
 }
 
 const fn first_of_steps() -> [[u8; NR_STEPS]; NR_DOUBLINGS] {
-    assert!(NR_CLASSES <= 1 << u8::BITS && SIZES[NR_CLASSES - 1] as usize == MAX_SIZE);
+    assert!(NR_CLASSES < 1 << u8::BITS && SIZES[NR_CLASSES - 1] as usize == MAX_SIZE);
     let mut first = [[0; NR_STEPS]; NR_DOUBLINGS];
     let mut class = NR_FINE;
     let mut nth = 0;

@@ -10,7 +10,7 @@ fn free(cache: &KmemCache, object: NonNull<u8>) {
 }
 
 #[test]
-fn caches_are_numbered_as_far_as_a_page_can_name_them() {
+fn caches_are_numbered_as_far_as_there_are_entries_for_them() {
     let config = CacheConfig::new(64);
     let caches: Vec<KmemCache> = (0..1 << 16).map_while(|_| KmemCache::create(&config).ok()).collect();
     assert!(caches.len() > 65_000 && caches.len() < 1 << 16, "{} caches", caches.len());

@@ -1,8 +1,8 @@
 //! What slabs of one cache have in common, as far as a free asks for it.
 //!
-//! It is found by a number in each page's [`Lookup`](super::Lookup), in a table at the start of the region: so a look-up takes 16 bytes a
-//! page. An entry is written before the cache has a slab, and again when the number is another
-//! cache's, of which no slab is left then.
+//! Each page's [`Lookup`](super::Lookup) has the number of it, and so takes no more than 16 bytes; the table is at the start of the region,
+//! where the look-up has an address of anyway. An entry is written by who makes a cache's first slab, before it is published, perhaps by two
+//! at once with the same; and again when the number is another cache's: of the one before no slab is left then.
 
 use core::hint;
 
@@ -40,7 +40,7 @@ impl CacheKindId {
         (self.0 / size_of::<CacheKind>() as u32).checked_sub(1).map(|number| number as u16)
     }
 
-    /// Its entry.
+    /// Its entry, for whoever has pages of the region, which starts with the table.
     #[inline(always)]
     pub(crate) fn kind(self) -> &'static CacheKind {
         region::kind(self)
@@ -59,7 +59,8 @@ impl CacheKindId {
 }
 
 impl CacheKind {
-    /// What a cache's slabs are, before one is published. The same again is not written: all CPUs read the line.
+    /// What a cache's slabs are, before one is published. The same again is not written, for all CPUs read the line: who finds the slab by
+    /// what is published then reads nothing older than what was read here, word by word.
     pub(crate) fn set(&self, size: usize, nr_objects: u32, stacks: *mut u8) {
         let is_set = self.reciprocal.load(Ordering::Relaxed) == reciprocal(size)
             && self.last.load(Ordering::Relaxed) == nr_objects - 1

@@ -179,6 +179,7 @@ pub(crate) fn lookup_at(addr: usize) -> Option<LookedUp> {
 
 /// The kind of a cache, for whoever has pages.
 pub(super) fn kind(id: CacheKindId) -> &'static CacheKind {
+    debug_assert!(!end().is_none());
     Kinds::above(REGION.0.edge.load(Ordering::Relaxed)).get(id)
 }
 

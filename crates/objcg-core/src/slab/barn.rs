@@ -23,8 +23,8 @@ const STORED_TO_LOOK: u32 = 32;
 
 /// What can lie in a pile: it has room for what lies below it.
 pub(crate) trait Piled: Sized {
-    /// Lays it onto a pile; it lies on none.
-    fn put_on(&mut self, below: Option<Self>);
+    /// Lays it onto a pile of which that is the top; it lies on none.
+    fn put_on(&mut self, below: Self);
     /// Takes it off what is below it, which is returned.
     fn take_off(&mut self) -> Option<Self>;
     /// What is below it.
@@ -161,7 +161,9 @@ impl<S: Piled> Pile<S> {
     }
 
     fn lay(&mut self, mut item: S) {
-        item.put_on(self.top.take());
+        if let Some(below) = self.top.take() {
+            item.put_on(below);
+        }
         self.top = Some(item);
         self.len += 1;
     }
@@ -200,8 +202,8 @@ mod models {
 
     /// A sheaf that has nothing below it: one is the most that there can be.
     impl Piled for u32 {
-        fn put_on(&mut self, below: Option<u32>) {
-            assert!(below.is_none());
+        fn put_on(&mut self, below: u32) {
+            unreachable!("on {below}");
         }
 
         fn take_off(&mut self) -> Option<u32> {
@@ -258,8 +260,8 @@ mod tests {
     }
 
     impl Piled for Numbered {
-        fn put_on(&mut self, below: Option<Numbered>) {
-            self.below = below.map(Box::new);
+        fn put_on(&mut self, below: Numbered) {
+            self.below = Some(Box::new(below));
         }
 
         fn take_off(&mut self) -> Option<Numbered> {

@@ -278,7 +278,8 @@ impl Cache {
 
     /// Finds the stacks, before each slab; `None` without memory for them.
     pub(super) fn find_stacks(&self) -> Option<Stacks> {
-        let known = self.stacks();
+        // Acquire pairs with the Release below: who makes a slab passes on that the stacks are empty, and the area made.
+        let known = Stacks::from_ptr(self.stacks.load(Ordering::Acquire));
         if known.are_found() {
             return Some(known);
         }

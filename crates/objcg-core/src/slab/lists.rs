@@ -367,8 +367,7 @@ impl SlabObject {
     fn look_whether_free(&self) {
         // Objects in sheaves count as taken: they go to their slabs first, and those stay.
         let cache = self.cache();
-        // First as it is, which costs others little, two locks for a moment: whoever chooses what is in memory can have this called each
-        // time.
+        // First as it is, a few locks for a moment each: whoever chooses what is in memory can have this called each time.
         if !cache.seems_to_hold(self.address) && !self.is_free_in_slab(cache) {
             return;
         }

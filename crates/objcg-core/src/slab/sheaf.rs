@@ -47,8 +47,8 @@ const _: () = assert!(size_of::<Header>() == 2 * PLACE_BYTES);
 /// An owned sheaf.
 ///
 /// # Invariants
-/// Points to a `Header` whose `bottom` is [`END`] unless it lies on another in a pile, then `below`, followed by `capacity` places, of which the first
-/// `nr_objects` are set, and a lid; `nr_objects ≤ capacity`. Nobody else refers to it.
+/// Points to a `Header` whose `bottom` is [`END`], or `below` if it lies on another in a pile; followed by `capacity` places, of which
+/// the first `nr_objects` are set, and a lid; `nr_objects ≤ capacity`. Nobody else refers to it.
 #[repr(transparent)]
 pub(crate) struct Sheaf(NonNull<Header>);
 
@@ -179,8 +179,8 @@ impl Sheaf {
 }
 
 impl Piled for Sheaf {
-    fn put_on(&mut self, below: Option<Sheaf>) {
-        self.header_mut().bottom.below = ManuallyDrop::new(below);
+    fn put_on(&mut self, below: Sheaf) {
+        self.header_mut().bottom.below = ManuallyDrop::new(Some(below));
     }
 
     fn take_off(&mut self) -> Option<Sheaf> {
