@@ -332,7 +332,9 @@ fn find(address: NonNull<u8>) -> Found {
 fn report_stranger(address: NonNull<u8>, kind: PageKind) -> ! {
     match kind {
         PageKind::Large => die!("{address:p}: inside a large object, not its start"),
-        PageKind::Free | PageKind::Releasing => die!("{address:p}: freed already: its pages are free"),
+        PageKind::Clean | PageKind::Patchy | PageKind::Dirty | PageKind::Releasing => {
+            die!("{address:p}: freed already: its pages are free")
+        }
         _ => die!("{address:p}: not the address of an object"),
     }
 }

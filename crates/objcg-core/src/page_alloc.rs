@@ -4,11 +4,15 @@
 //! objects, the engine's own tables. One lock, the *page lock*, guards the free runs and the shape of all runs; under it none
 //! of the locks of slabs or groups is taken.
 //!
-//! **Hysteresis.** Freed runs stay resident (dirty) up to a bound: 1.5 MiB plus 1/16 of the pages in use. Past it the
+//! **Kinds.** What is free is *clean*, *dirty* or *patchy* ([`FreeKind`]). Slabs use up all of their pages and take dirty ones first, which
+//! are resident. Of an object that is larger than a page often only the start is touched: it takes a run that such an object has left,
+//! as it is, or clean pages, and leaves what is resident to the slabs.
+//!
+//! **Hysteresis.** Freed runs stay resident (dirty or patchy) up to a bound: 1.5 MiB plus 1/16 of the pages in use. Past it the
 //! longest runs are released until half the bound is left, so a loop that sits on the bound does not fault its pages in
 //! each round. The release itself runs outside the lock.
 //!
-//! **The peak.** Dirty runs that are all too short for an object or a slab add to the most that the process ever holds if more pages
+//! **The peak.** Runs that are all too short for an object or a slab add to the most that the process ever holds if more pages
 //! are about to be in use than ever. Then the longest go first, until 64 KiB or 1/256 of what is in use is left.
 
 mod heap;
@@ -28,11 +32,11 @@ pub(crate) use kind::{CacheKind, CacheKindId};
 pub(crate) use page::{Lookup, Page, PageIdx, PageKind, SlabPlace};
 use region::Reservation;
 pub(crate) use region::{LookedUp, address, end, idx_of, lookup, lookup_at, page};
-use runs::FreeRuns;
+use runs::{FreeKind, FreeRuns};
 
 const DIRTY_BASE_PAGES: usize = (3 << 19) / PAGE_SIZE;
 const DIRTY_SHARE: usize = 16;
-/// So many dirty pages, and a share of those in use, stay even when more are in use than ever.
+/// So many free pages, and a share of those in use, stay resident even when more are in use than ever.
 const FEW_DIRTY_PAGES: usize = 16;
 const FEW_DIRTY_SHARE: usize = 256;
 /// Pages by which the region grows at least: 8 MiB.
@@ -67,16 +71,51 @@ impl Run {
     }
 }
 
+/// What of a run's pages its holder touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Touches {
+    /// Sooner or later all of them.
+    All,
+    /// Who knows: an object of several pages may not be used whole.
+    Some,
+}
+
+impl Touches {
+    /// Where a run is taken from, in that order.
+    fn preference(self) -> [FreeKind; 3] {
+        match self {
+            // Rather what is resident already.
+            Touches::All => [FreeKind::Dirty, FreeKind::Patchy, FreeKind::Clean],
+            // Rather what need not be resident.
+            Touches::Some => [FreeKind::Patchy, FreeKind::Clean, FreeKind::Dirty],
+        }
+    }
+
+    /// What a run is when it is given back.
+    fn leaves(self) -> FreeKind {
+        match self {
+            Touches::All => FreeKind::Dirty,
+            Touches::Some => FreeKind::Patchy,
+        }
+    }
+}
+
 struct PageAlloc {
     region: Option<Reservation>,
     clean: FreeRuns,
+    patchy: FreeRuns,
     dirty: FreeRuns,
     /// The most pages that were in use.
     most_in_use: usize,
 }
 
-static PAGES: Lock<PageAlloc> =
-    Lock::new(PageAlloc { region: None, clean: FreeRuns::EMPTY, dirty: FreeRuns::EMPTY, most_in_use: 0 });
+static PAGES: Lock<PageAlloc> = Lock::new(PageAlloc {
+    region: None,
+    clean: FreeRuns::EMPTY,
+    patchy: FreeRuns::EMPTY,
+    dirty: FreeRuns::EMPTY,
+    most_in_use: 0,
+});
 /// Pages of runs that were handed out; changed under the page lock.
 static NR_IN_USE: AtomicUsize = AtomicUsize::new(0);
 /// Times that memory went back to the operating system.
@@ -84,27 +123,27 @@ static NR_RELEASES: AtomicU64 = AtomicU64::new(0);
 
 /// Takes `nr_pages` (at least 1) whose first address is a multiple of `align_pages` pages, a power of two of at most
 /// 2 MiB. `None` when neither the region nor the operating system has them.
-pub(crate) fn alloc(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<Run> {
+pub(crate) fn alloc(nr_pages: u32, align_pages: u32, kind: PageKind, touches: Touches) -> Option<Run> {
     debug_assert!(nr_pages > 0 && align_pages.is_power_of_two());
     debug_assert!(align_pages as usize * PAGE_SIZE <= region::ALIGN);
-    PAGES.lock().alloc(nr_pages, align_pages, kind)
+    PAGES.lock().alloc(nr_pages, align_pages, kind, touches)
 }
 
 /// The same for an object or a slab, by a caller that holds no lock but a CPU slot: other free pages may go to the operating
 /// system first.
-pub(crate) fn alloc_at_peak(nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<Run> {
+pub(crate) fn alloc_at_peak(nr_pages: u32, align_pages: u32, kind: PageKind, touches: Touches) -> Option<Run> {
     let mut pages = PAGES.lock();
-    if let Some(few) = pages.dirty_to_leave(nr_pages, align_pages) {
+    if let Some(few) = pages.nr_to_leave(nr_pages, align_pages, touches) {
         drop(pages);
         release_down_to(few);
         pages = PAGES.lock();
     }
-    pages.alloc(nr_pages, align_pages, kind)
+    pages.alloc(nr_pages, align_pages, kind, touches)
 }
 
 /// Takes `nr_pages` of zeroes for the engine itself.
 pub(crate) fn alloc_zeroed(nr_pages: u32) -> Option<Run> {
-    let run = alloc(nr_pages, 1, PageKind::Engine)?;
+    let run = alloc(nr_pages, 1, PageKind::Engine, Touches::All)?;
     if !run.zeroed {
         region::zero(&run);
     }
@@ -112,12 +151,12 @@ pub(crate) fn alloc_zeroed(nr_pages: u32) -> Option<Run> {
 }
 
 /// Gives a run back.
-pub(crate) fn free(run: Run) {
+pub(crate) fn free(run: Run, touches: Touches) {
     let mut pages = PAGES.lock();
     NR_IN_USE.fetch_sub(run.nr_pages as usize, Ordering::Relaxed);
-    pages.insert(run.head, run.nr_pages, true);
+    pages.insert(run.head, run.nr_pages, touches.leaves());
     let bound = dirty_bound();
-    if pages.dirty.nr_pages <= bound {
+    if pages.nr_resident() <= bound {
         return;
     }
     drop(pages);
@@ -134,17 +173,10 @@ pub(crate) fn extend(run: &mut Run, nr_pages: u32) -> bool {
     let extra = nr_pages - run.nr_pages;
     let mut pages = PAGES.lock();
     let behind = run.head.add(run.nr_pages);
-    let Some(dirty) = [true, false].into_iter().find(|dirty| runs::free_at(behind, *dirty).is_some()) else {
-        return false;
-    };
-    let available = page(behind).nr_pages();
-    if available < extra {
+    if runs::nr_free_at(behind, extra) < extra {
         return false;
     }
-    pages.list(dirty).remove(behind);
-    if available > extra {
-        pages.insert_alone(behind.add(extra), available - extra, dirty);
-    }
+    pages.take_at(behind, extra);
     pages.note_use(extra);
     mark_used(run.head, nr_pages, run.page().kind());
     run.nr_pages = nr_pages;
@@ -160,7 +192,7 @@ pub(crate) fn shrink(run: &mut Run, nr_pages: u32) {
     let mut pages = PAGES.lock();
     mark_used(run.head, nr_pages, kind);
     NR_IN_USE.fetch_sub((run.nr_pages - nr_pages) as usize, Ordering::Relaxed);
-    pages.insert(run.head.add(nr_pages), run.nr_pages - nr_pages, true);
+    pages.insert(run.head.add(nr_pages), run.nr_pages - nr_pages, Touches::Some.leaves());
     run.nr_pages = nr_pages;
 }
 
@@ -180,7 +212,7 @@ pub(crate) fn stat() -> PageStat {
     let pages = PAGES.lock();
     PageStat {
         used_bytes: used_bytes(),
-        dirty_bytes: pages.dirty.nr_pages * PAGE_SIZE,
+        dirty_bytes: pages.nr_resident() * PAGE_SIZE,
         nr_releases: NR_RELEASES.load(Ordering::Relaxed),
     }
 }
@@ -233,13 +265,26 @@ pub(crate) fn release_after_fork() {
 }
 
 impl PageAlloc {
-    fn list(&mut self, dirty: bool) -> &mut FreeRuns {
-        if dirty { &mut self.dirty } else { &mut self.clean }
+    fn list(&mut self, kind: FreeKind) -> &mut FreeRuns {
+        match kind {
+            FreeKind::Clean => &mut self.clean,
+            FreeKind::Patchy => &mut self.patchy,
+            FreeKind::Dirty => &mut self.dirty,
+        }
     }
 
-    fn alloc(&mut self, nr_pages: u32, align_pages: u32, kind: PageKind) -> Option<Run> {
+    /// Free pages that may be resident.
+    fn nr_resident(&self) -> usize {
+        self.patchy.nr_pages + self.dirty.nr_pages
+    }
+
+    fn alloc(&mut self, nr_pages: u32, align_pages: u32, kind: PageKind, touches: Touches) -> Option<Run> {
         let wanted = nr_pages.checked_add(align_pages - 1)?;
-        let head = self.dirty.take(wanted).or_else(|| self.take_clean(wanted))?;
+        let taken = touches.preference().into_iter().find_map(|free| match free {
+            FreeKind::Clean => self.take_clean(wanted),
+            _ => self.list(free).take(wanted),
+        });
+        let head = taken.or_else(|| self.clean_up(wanted))?;
         let (head, zeroed) = self.trim(head, nr_pages, align_pages);
         self.note_use(nr_pages);
         // No count and no owner yet, for walks.
@@ -253,13 +298,15 @@ impl PageAlloc {
         self.most_in_use = self.most_in_use.max(nr_in_use);
     }
 
-    /// How many dirty pages are to be left before a run is taken, if none of them will do and more pages are in use then than ever.
-    fn dirty_to_leave(&self, nr_pages: u32, align_pages: u32) -> Option<usize> {
+    /// How many free pages may stay resident before a run is taken, if none of them will do and more pages are in use then than ever.
+    fn nr_to_leave(&self, nr_pages: u32, align_pages: u32, touches: Touches) -> Option<usize> {
         let nr_in_use = NR_IN_USE.load(Ordering::Relaxed) + nr_pages as usize;
         let few = FEW_DIRTY_PAGES.max(nr_in_use / FEW_DIRTY_SHARE);
         // Twice as many, so that not each run that is taken has others released.
-        let is_due = nr_in_use > self.most_in_use && self.dirty.nr_pages > 2 * few;
-        (is_due && !self.dirty.has(nr_pages.checked_add(align_pages - 1)?)).then_some(few)
+        let is_due = nr_in_use > self.most_in_use && self.nr_resident() > 2 * few;
+        let wanted = nr_pages.checked_add(align_pages - 1)?;
+        let has = self.patchy.has(wanted) || (touches == Touches::All && self.dirty.has(wanted));
+        (is_due && !has).then_some(few)
     }
 
     /// Takes a clean run of at least `nr_pages` out of the bins.
@@ -267,62 +314,88 @@ impl PageAlloc {
         if let Some(run) = self.clean.take(nr_pages) {
             return Some(run);
         }
-        if self.grow(nr_pages) {
-            return self.clean.take(nr_pages);
-        }
-        // The region is at its end: dirty and clean neighbours together may still do.
-        while let Some(run) = self.dirty.take_longest() {
+        if self.grow(nr_pages) { self.clean.take(nr_pages) } else { None }
+    }
+
+    /// When the region is at its end: all that is free made clean, since neighbours of several kinds may do together.
+    fn clean_up(&mut self, nr_pages: u32) -> Option<PageIdx> {
+        while let Some((run, kind)) = self.take_longest() {
             let nr_pages = page(run).nr_pages();
             if !release_memory(run, nr_pages) {
-                self.insert_alone(run, nr_pages, true);
+                self.insert_alone(run, nr_pages, kind);
                 return None;
             }
-            self.insert(run, nr_pages, false);
+            self.insert(run, nr_pages, FreeKind::Clean);
         }
         self.clean.take(nr_pages)
+    }
+
+    /// Takes one of the longest runs that may be resident.
+    fn take_longest(&mut self) -> Option<(PageIdx, FreeKind)> {
+        let longest = [self.dirty.longest(), self.patchy.longest()].into_iter().flatten();
+        let run = longest.max_by_key(|run| page(*run).nr_pages())?;
+        let kind = FreeKind::of(run)?;
+        self.list(kind).remove(run);
+        Some((run, kind))
+    }
+
+    /// Takes `nr_pages` from there on, all of which are free.
+    fn take_at(&mut self, mut at: PageIdx, nr_pages: u32) {
+        let end = at.add(nr_pages);
+        while at < end {
+            let Some(kind) = FreeKind::of(at) else { die!("{at:?}: a run in use among the free ones") };
+            let available = page(at).nr_pages();
+            self.list(kind).remove(at);
+            let wanted = end.0 - at.0;
+            if available > wanted {
+                self.insert_alone(end, available - wanted, kind);
+            }
+            at = at.add(available);
+        }
     }
 
     /// Cuts a run that was taken down to `nr_pages` at the alignment; the rest goes back. Returns the new head and
     /// whether the run is zero.
     fn trim(&mut self, run: PageIdx, nr_pages: u32, align_pages: u32) -> (PageIdx, bool) {
-        let dirty = page(run).is_dirty();
+        let Some(kind) = FreeKind::of(run) else { die!("{run:?}: a run in use among the free ones") };
         let available = page(run).nr_pages();
         let head = PageIdx(run.0.next_multiple_of(align_pages));
         let before = head.0 - run.0;
         let behind = available - before - nr_pages;
         if before > 0 {
-            self.insert_alone(run, before, dirty);
+            self.insert_alone(run, before, kind);
         }
         if behind > 0 {
-            self.insert_alone(head.add(nr_pages), behind, dirty);
+            self.insert_alone(head.add(nr_pages), behind, kind);
         }
-        (head, !dirty)
+        (head, kind == FreeKind::Clean)
     }
 
-    /// Files a free run that has no free neighbour of its state.
-    fn insert_alone(&mut self, run: PageIdx, nr_pages: u32, dirty: bool) {
-        runs::mark_free(run, nr_pages, dirty);
-        self.list(dirty).insert(run);
+    /// Files a free run as it is.
+    fn insert_alone(&mut self, run: PageIdx, nr_pages: u32, kind: FreeKind) {
+        runs::mark_free(run, nr_pages, kind);
+        self.list(kind).insert(run);
     }
 
-    /// Files a free run, merged with its neighbours of the same state.
-    fn insert(&mut self, run: PageIdx, nr_pages: u32, dirty: bool) {
-        let (head, total) = self.absorb(run, nr_pages, dirty);
-        self.insert_alone(head, total, dirty);
+    /// Files a free run, merged with its neighbours of the same kind, if runs of that kind merge.
+    fn insert(&mut self, run: PageIdx, nr_pages: u32, kind: FreeKind) {
+        let (head, total) = if kind.merges() { self.absorb(run, nr_pages, kind) } else { (run, nr_pages) };
+        self.insert_alone(head, total, kind);
     }
 
-    /// A free run merged with its neighbours of the same state, which are taken out of the bins.
-    fn absorb(&mut self, run: PageIdx, nr_pages: u32, dirty: bool) -> (PageIdx, u32) {
+    /// A free run merged with its neighbours of the same kind, which are taken out of the bins.
+    fn absorb(&mut self, run: PageIdx, nr_pages: u32, kind: FreeKind) -> (PageIdx, u32) {
         // Marked before the neighbours: a stale head would otherwise stay behind inside the merged run.
-        runs::mark_free(run, nr_pages, dirty);
+        runs::mark_free(run, nr_pages, kind);
         let (mut head, mut total) = (run, nr_pages);
-        if let Some(before) = runs::free_before(run, dirty) {
-            self.list(dirty).remove(before);
+        if let Some(before) = runs::free_before(run, kind) {
+            self.list(kind).remove(before);
             head = before;
             total += page(before).nr_pages();
         }
-        if let Some(behind) = runs::free_at(run.add(nr_pages), dirty) {
-            self.list(dirty).remove(behind);
+        let behind = run.add(nr_pages);
+        if runs::free_at(behind) == Some(kind) {
+            self.list(kind).remove(behind);
             total += page(behind).nr_pages();
         }
         (head, total)
@@ -351,7 +424,7 @@ impl PageAlloc {
             // Those before the first page are nobody's to take.
             mark_used(PageIdx::NONE, nr_before, PageKind::Engine);
         }
-        self.insert(first, nr_new, false);
+        self.insert(first, nr_new, FreeKind::Clean);
         true
     }
 }
@@ -384,20 +457,20 @@ pub(crate) fn publish_slab(head: PageIdx) {
     page(head).set_kind(PageKind::Slab);
 }
 
-/// Releases the longest dirty runs until `target` dirty pages are left; returns how many pages went.
+/// Releases the longest runs until `target` pages that may be resident are left; returns how many pages went.
 fn release_down_to(target: usize) -> usize {
     let mut nr_released = 0;
     loop {
         let mut pages = PAGES.lock();
-        if pages.dirty.nr_pages <= target {
+        if pages.nr_resident() <= target {
             return nr_released;
         }
-        let Some(run) = pages.dirty.take_longest() else { return nr_released };
+        let Some((run, kind)) = pages.take_longest() else { return nr_released };
         let nr_pages = page(run).nr_pages();
         mark_releasing(run, nr_pages);
         drop(pages);
         if !release_memory(run, nr_pages) {
-            PAGES.lock().insert(run, nr_pages, true);
+            PAGES.lock().insert(run, nr_pages, kind);
             return nr_released;
         }
         file_released(run, nr_pages);
@@ -409,14 +482,14 @@ fn release_down_to(target: usize) -> usize {
 /// and the last of them: nobody looks at those before the pages are handed out again, and all zero they are as good as new.
 fn file_released(run: PageIdx, nr_pages: u32) {
     let mut pages = PAGES.lock();
-    let (head, total) = pages.absorb(run, nr_pages, false);
+    let (head, total) = pages.absorb(run, nr_pages, FreeKind::Clean);
     let Some((first, nr_pages)) = region::whole_descriptor_pages(head, total, run, nr_pages) else {
-        return pages.insert_alone(head, total, false);
+        return pages.insert_alone(head, total, FreeKind::Clean);
     };
     mark_releasing(head, total);
     drop(pages);
     region::release_descriptors(first, nr_pages);
-    PAGES.lock().insert(head, total, false);
+    PAGES.lock().insert(head, total, FreeKind::Clean);
 }
 
 /// Neither free nor used: no neighbour merges with it, and nobody is given it while the lock is open.

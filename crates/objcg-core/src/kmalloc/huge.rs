@@ -12,7 +12,7 @@ use super::Pages;
 use crate::hooks;
 use crate::memcg::{Memcg, Refused};
 use crate::os::{self, PAGE_SIZE};
-use crate::page_alloc::{self, Run};
+use crate::page_alloc::{self, Run, Touches};
 use crate::report::die;
 use crate::sync::Lock;
 
@@ -300,7 +300,7 @@ impl HugeTable {
             }
         }
         if let Some(old_run) = self.run.replace(run) {
-            page_alloc::free(old_run);
+            page_alloc::free(old_run, Touches::All);
         }
         true
     }

@@ -3,7 +3,7 @@
 use super::Pages;
 use crate::hooks;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, PageIdx, PageKind, Run, page};
+use crate::page_alloc::{self, PageIdx, PageKind, Run, Touches, page};
 use crate::sync::Ordering;
 
 /// Above this an object gets a mapping of its own.
@@ -22,7 +22,7 @@ pub(super) fn alloc(nr_bytes: usize, align: usize) -> Option<Pages> {
     let price = nr_pages as usize * PAGE_SIZE;
     let charge = hooks::charge_pages(price)?;
     let align_pages = (align / PAGE_SIZE).max(1) as u32;
-    let run = page_alloc::alloc_at_peak(nr_pages, align_pages, PageKind::Large)?;
+    let run = page_alloc::alloc_at_peak(nr_pages, align_pages, PageKind::Large, Touches::Some)?;
     run.page().owner().store(charge.taken(), Ordering::Relaxed);
     Some(Pages { address: run.address(), zeroed: run.zeroed })
 }
@@ -31,7 +31,7 @@ pub(super) fn alloc(nr_bytes: usize, align: usize) -> Option<Pages> {
 pub(super) fn free(head: PageIdx) {
     let owner = page(head).owner().swap(0, Ordering::Relaxed);
     let price = nr_bytes(head);
-    page_alloc::free(Run::of_head(head));
+    page_alloc::free(Run::of_head(head), Touches::Some);
     hooks::uncharge_pages(owner, price);
 }
 

@@ -9,7 +9,7 @@ use core::slice;
 use super::name::Name;
 use super::node::{ROOT, node};
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, Run};
+use crate::page_alloc::{self, Run, Touches};
 use crate::sync::{AtomicU32, Ordering};
 
 const PER_PAGE: usize = PAGE_SIZE / size_of::<AtomicU32>();
@@ -96,7 +96,7 @@ impl NameIndex {
             }
         }
         if let Some(old_run) = self.run.replace(run) {
-            page_alloc::free(old_run);
+            page_alloc::free(old_run, Touches::All);
         }
     }
 }

@@ -18,9 +18,9 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 pub(crate) enum PageKind {
     /// Never handed out since the region grew over it.
     Untouched = 0,
-    /// The head of a free run. Inside a run a mark may be stale, of a head that was free or of a tail: a walk passes those by, and an
-    /// address there is nobody's.
-    Free = 1,
+    /// The head of a free run that is [clean](super::runs::FreeKind::Clean). Inside a run a mark may be stale, of a head that was free or
+    /// of a tail: a walk passes those by, and an address there is nobody's.
+    Clean = 1,
     /// Not the first page of its run.
     Tail = 2,
     /// A slab of objects.
@@ -33,18 +33,24 @@ pub(crate) enum PageKind {
     Releasing = 6,
     /// The last page of a free run of several.
     FreeTail = 7,
+    /// The head of a free run that is [patchy](super::runs::FreeKind::Patchy).
+    Patchy = 8,
+    /// The head of a free run that is [dirty](super::runs::FreeKind::Dirty).
+    Dirty = 9,
 }
 
 impl PageKind {
     fn from_bits(bits: u32) -> PageKind {
         match bits {
-            1 => PageKind::Free,
+            1 => PageKind::Clean,
             2 => PageKind::Tail,
             3 => PageKind::Slab,
             4 => PageKind::Large,
             5 => PageKind::Engine,
             6 => PageKind::Releasing,
             7 => PageKind::FreeTail,
+            8 => PageKind::Patchy,
+            9 => PageKind::Dirty,
             _ => PageKind::Untouched,
         }
     }
@@ -111,8 +117,8 @@ impl SlabPlace {
 /// The rest of a descriptor: 4 (kind, length or head) + 4 (count, owner or link) + 8 (bits or links).
 #[repr(C, align(16))]
 pub(crate) struct Page {
-    /// Bits 0–2: the kind of the run, or a tail's; 3: of a free run, whether its pages may hold old bytes and occupy memory. The rest: of
-    /// a head the pages of the run, of a tail the head. Under the page lock, or by the run's owner.
+    /// Bits 0–3: the kind of the run, or a tail's. The rest: of a head the pages of the run, of a tail the head. Under the page lock, or
+    /// by the run's owner.
     mark: AtomicU32,
     /// A slab: its free objects, under the cache's lock. A large object: its owner, the vessel that was charged or 0, by who
     /// has the object. Where links are (see [`super::heap`]): the first child.
@@ -126,8 +132,7 @@ pub(crate) struct Page {
 const NUMBER_SHIFT: u32 = 4;
 /// Bits of a number: no region has more pages.
 pub(super) const NUMBER_BITS: u32 = u32::BITS - NUMBER_SHIFT;
-const KIND: u32 = 7;
-const DIRTY: u32 = 8;
+const KIND: u32 = 15;
 
 const _: () = assert!(size_of::<Lookup>() == 16 && size_of::<Page>() == 16);
 
@@ -161,20 +166,9 @@ impl Page {
         self.mark.store(nr_pages << NUMBER_SHIFT | kind as u32, Ordering::Relaxed);
     }
 
-    /// Makes it the head of a free run.
-    pub(super) fn set_free_head(&self, nr_pages: u32, dirty: bool) {
-        let dirty = if dirty { DIRTY } else { 0 };
-        self.mark.store(nr_pages << NUMBER_SHIFT | dirty | PageKind::Free as u32, Ordering::Relaxed);
-    }
-
     /// Makes it lead to the head of its run.
     pub(super) fn set_tail(&self, kind: PageKind, head: PageIdx) {
         self.mark.store(head.0 << NUMBER_SHIFT | kind as u32, Ordering::Relaxed);
-    }
-
-    /// Of the head of a free run.
-    pub(super) fn is_dirty(&self) -> bool {
-        self.mark.load(Ordering::Relaxed) & DIRTY != 0
     }
 
     /// Of a head, the pages of its run.

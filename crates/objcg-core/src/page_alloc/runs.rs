@@ -1,7 +1,6 @@
-//! Free runs of pages: by length in bins, the lowest address of a bin first, clean and dirty apart.
+//! Free runs of pages: by length in bins, the lowest address of a bin first, each kind apart.
 //!
-//! A *clean* run reads as zero and occupies no memory; a *dirty* one was used. Neighbours of the same state are one run
-//! (the first and the last descriptor of a free run say so). Dirty runs are used up first, being resident already.
+//! The first and the last descriptor of a free run say what it is, for those who look for neighbours.
 
 use super::heap::{FreeRun, RunHeap};
 use super::page::{PageIdx, PageKind};
@@ -13,6 +12,43 @@ const NR_EXACT: u32 = 64;
 const STEPS_SHIFT: u32 = 2;
 const NR_BINS: usize = NR_EXACT as usize + ((32 - NR_EXACT.ilog2()) << STEPS_SHIFT) as usize;
 const NR_WORDS: usize = NR_BINS.div_ceil(64);
+
+/// What the pages of a free run are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FreeKind {
+    /// They read as zero and occupy no memory.
+    Clean,
+    /// They were somebody's who may have touched some of them: those at the start, if any.
+    Patchy,
+    /// They were used, and are resident.
+    Dirty,
+}
+
+impl FreeKind {
+    /// Whether neighbours of the kind are one run. Who gets a patchy one as it was left touches the pages again that were touched before;
+    /// of several that were merged each object would begin at another page, until all are resident.
+    pub(super) fn merges(self) -> bool {
+        self != FreeKind::Patchy
+    }
+
+    fn mark(self) -> PageKind {
+        match self {
+            FreeKind::Clean => PageKind::Clean,
+            FreeKind::Patchy => PageKind::Patchy,
+            FreeKind::Dirty => PageKind::Dirty,
+        }
+    }
+
+    /// What a run is whose head this is, if it is free.
+    pub(super) fn of(head: PageIdx) -> Option<FreeKind> {
+        match page(head).kind() {
+            PageKind::Clean => Some(FreeKind::Clean),
+            PageKind::Patchy => Some(FreeKind::Patchy),
+            PageKind::Dirty => Some(FreeKind::Dirty),
+            _ => None,
+        }
+    }
+}
 
 pub(super) struct FreeRuns {
     bins: [RunHeap<FreeRun>; NR_BINS],
@@ -63,13 +99,10 @@ impl FreeRuns {
         fitting.or_else(|| self.bins[self.next_filled(bin + 1)?].lowest())
     }
 
-    /// Takes a run of the longest kind.
-    pub(super) fn take_longest(&mut self) -> Option<PageIdx> {
+    /// One of the longest runs.
+    pub(super) fn longest(&self) -> Option<PageIdx> {
         let (word, bits) = self.filled.iter().enumerate().rev().find(|(_, bits)| **bits != 0)?;
-        let bin = word * 64 + bits.ilog2() as usize;
-        let run = self.bins[bin].lowest()?;
-        self.remove(run);
-        Some(run)
+        self.bins[word * 64 + bits.ilog2() as usize].lowest()
     }
 
     fn next_filled(&self, from: usize) -> Option<usize> {
@@ -94,31 +127,32 @@ fn bin_of(nr_pages: u32) -> usize {
 }
 
 /// Sets the descriptors of a free run: head and last page, as its neighbours look for them.
-pub(super) fn mark_free(run: PageIdx, nr_pages: u32, dirty: bool) {
+pub(super) fn mark_free(run: PageIdx, nr_pages: u32, kind: FreeKind) {
     if nr_pages > 1 {
         page(run.add(nr_pages - 1)).set_tail(PageKind::FreeTail, run);
     }
-    page(run).set_free_head(nr_pages, dirty);
+    page(run).set_head(kind.mark(), nr_pages);
 }
 
-/// The free run that ends where `run` starts, if there is one of that state.
-pub(super) fn free_before(run: PageIdx, dirty: bool) -> Option<PageIdx> {
+/// The head of the run that ends where `run` starts, if that is free and of the same kind.
+pub(super) fn free_before(run: PageIdx, kind: FreeKind) -> Option<PageIdx> {
     let last = PageIdx(run.0 - 1);
-    let head = match page(last).kind() {
-        PageKind::Free => last,
-        PageKind::FreeTail => page(last).head(),
-        _ => return None,
-    };
-    (page(head).kind() == PageKind::Free && page(head).is_dirty() == dirty).then_some(head)
+    let head = if page(last).kind() == PageKind::FreeTail { page(last).head() } else { last };
+    (FreeKind::of(head) == Some(kind)).then_some(head)
 }
 
-/// The free run that starts at `at`, if there is one of that state.
-pub(super) fn free_at(at: PageIdx, dirty: bool) -> Option<PageIdx> {
-    if at >= region::end() {
-        return None;
+/// What the run that starts at `at` is, if it is free.
+pub(super) fn free_at(at: PageIdx) -> Option<FreeKind> {
+    if at >= region::end() { None } else { FreeKind::of(at) }
+}
+
+/// How many pages are free from there on, in runs of any kind; a look for `enough` of them.
+pub(super) fn nr_free_at(at: PageIdx, enough: u32) -> u32 {
+    let mut nr_free = 0;
+    while nr_free < enough && free_at(at.add(nr_free)).is_some() {
+        nr_free += page(at.add(nr_free)).nr_pages();
     }
-    let head = page(at);
-    (head.kind() == PageKind::Free && head.is_dirty() == dirty).then_some(at)
+    nr_free
 }
 
 #[cfg(test)]

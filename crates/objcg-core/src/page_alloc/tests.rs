@@ -7,7 +7,7 @@ extern crate std;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
-use super::{PageKind, Run, alloc, extend, free, shrink};
+use super::{PageKind, Run, Touches, alloc, extend, free, shrink};
 use crate::os::PAGE_SIZE;
 
 /// A small generator, so that the sequence is the same everywhere.
@@ -30,18 +30,20 @@ fn bytes(run: &mut Run) -> &mut [u8] {
 fn random_runs_never_overlap_and_are_zero_when_they_say_so() {
     let mut random = Random(42);
     let mut live: Vec<(Run, u8)> = Vec::new();
+    // Of both kinds, and each given back as either.
+    let touches = |random: &mut Random| if random.below(2) == 0 { Touches::All } else { Touches::Some };
     for round in 0..4000u32 {
         let tag = (round % 251 + 1) as u8;
         if live.len() > 60 || (!live.is_empty() && random.below(5) < 2) {
             let (mut run, tag) = live.swap_remove(random.below(live.len() as u32) as usize);
             assert!(bytes(&mut run).iter().all(|byte| *byte == tag), "somebody else wrote into a run");
-            free(run);
+            free(run, touches(&mut random));
             continue;
         }
         let align_pages = 1 << random.below(6);
         let longest = if random.below(10) == 0 { 700 } else { 20 };
         let nr_pages = 1 + random.below(longest);
-        let mut run = alloc(nr_pages, align_pages, PageKind::Large).expect("pages");
+        let mut run = alloc(nr_pages, align_pages, PageKind::Large, touches(&mut random)).expect("pages");
         assert!((run.address().as_ptr() as usize).is_multiple_of(align_pages as usize * PAGE_SIZE));
         if run.zeroed {
             assert!(bytes(&mut run).iter().all(|byte| *byte == 0), "a clean run has old bytes");
@@ -52,12 +54,12 @@ fn random_runs_never_overlap_and_are_zero_when_they_say_so() {
     let by_address: BTreeMap<u32, u32> = live.iter().map(|(run, _)| (run.head.0, run.nr_pages)).collect();
     let ends = by_address.iter().map(|(head, nr_pages)| head + nr_pages);
     assert!(by_address.keys().skip(1).zip(ends).all(|(next, end)| end <= *next));
-    live.into_iter().for_each(|(run, _)| free(run));
+    live.into_iter().for_each(|(run, _)| free(run, touches(&mut random)));
 }
 
 #[test]
 fn a_run_that_shrinks_can_grow_back_into_what_it_gave() {
-    let mut run = alloc(40, 1, PageKind::Large).expect("pages");
+    let mut run = alloc(40, 1, PageKind::Large, Touches::Some).expect("pages");
     bytes(&mut run).fill(7);
     shrink(&mut run, 8);
     assert_eq!(run.nr_pages, 8);
@@ -66,5 +68,5 @@ fn a_run_that_shrinks_can_grow_back_into_what_it_gave() {
         assert_eq!(run.nr_pages, 40);
     }
     assert!(bytes(&mut run)[..8 * PAGE_SIZE].iter().all(|byte| *byte == 7));
-    free(run);
+    free(run, Touches::Some);
 }

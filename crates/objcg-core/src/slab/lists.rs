@@ -15,8 +15,9 @@ use super::{SlabObject, free_bits, meta};
 use crate::hardening;
 use crate::hooks::{self, Purse};
 use crate::memcg::ROOT_VESSEL;
-use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, SlabPlace, SlabRun, lookup, page};
+use crate::page_alloc::{self, PageIdx, PageKind, Run, RunHeap, SlabPlace, SlabRun, Touches, lookup, page};
 use crate::report::die;
+use crate::size_class::is_dear;
 use crate::sync::{AtomicU32, Ordering};
 
 pub(super) struct SlabLists {
@@ -206,7 +207,7 @@ impl Cache {
         let head = run.page();
         let inside = self.has_bits_inside().then(|| run.address());
         if !free_bits::init(head, self.nr_objects(), inside) {
-            page_alloc::free(run);
+            page_alloc::free(run, self.touches());
             return None;
         }
         page_alloc::mark_tails(&run);
@@ -227,10 +228,15 @@ impl Cache {
             page_alloc::alloc_zeroed(self.nr_pages())
         } else if self.is_engines() {
             // For whoever may hold the lists of another cache.
-            page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine)
+            page_alloc::alloc(self.nr_pages(), 1, PageKind::Engine, Touches::All)
         } else {
-            page_alloc::alloc_at_peak(self.nr_pages(), 1, PageKind::Engine)
+            page_alloc::alloc_at_peak(self.nr_pages(), 1, PageKind::Engine, self.touches())
         }
+    }
+
+    /// What is touched of a slab: of objects that are larger than a page perhaps not all.
+    fn touches(&self) -> Touches {
+        if is_dear(self.size()) { Touches::Some } else { Touches::All }
     }
 
     fn destroy_slabs(&self, mut slabs: RunHeap<SlabRun>) {
@@ -242,7 +248,7 @@ impl Cache {
             // From here on a walk finds no slab here, and a stray free no cache: before the pages go, as `is_free_in_slab` counts on.
             page_alloc::retract_slab(&run);
             run.lookups().for_each(|page| page.set_place(SlabPlace::NONE));
-            page_alloc::free(run);
+            page_alloc::free(run, self.touches());
             if let Some((address, nr_bytes)) = bits {
                 let words = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
                 let Some(words) = NonNull::new(words) else { die!("slab {slab:?}: lost its bitmap") };

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use super::cache::Cache;
 use super::free_object::FreeObject;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, Run};
+use crate::page_alloc::{self, Run, Touches};
 use crate::size_class::{NR_CLASSES, SizeClass};
 
 static CACHES: [Cache; NR_CLASSES] = caches();
@@ -79,7 +79,7 @@ fn alloc_of(class: Option<SizeClass>, nr_bytes: usize) -> Option<NonNull<u8>> {
 fn free_of(class: Option<SizeClass>, memory: NonNull<u8>) {
     match class {
         Some(class) => CACHES[class.index()].put_one(FreeObject::at(memory)),
-        None => page_alloc::free(Run::of_head(page_alloc::idx_of(memory.addr().get()))),
+        None => page_alloc::free(Run::of_head(page_alloc::idx_of(memory.addr().get())), Touches::All),
     }
 }
 
