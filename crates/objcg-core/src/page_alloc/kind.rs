@@ -7,17 +7,22 @@
 use core::hint;
 
 use super::region;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
-/// What a free asks for of a cache: 8 (size) + 8 (stacks) + 4 (number of objects) bytes, in half a cache line.
+/// What a free asks for of a cache: 16 (size and number of objects) + 8 (stacks) bytes, in half a cache line.
 #[repr(C, align(32))]
 pub(crate) struct CacheKind {
-    /// ⌈2^64 / size⌉ of the objects; 0 of no cache.
-    reciprocal: AtomicU64,
+    divisor: Divisor<AtomicU64>,
     /// The CPUs' stacks of the cache.
     stacks: AtomicPtr<u8>,
-    /// The number of a slab's last object.
-    last: AtomicU32,
+}
+
+/// What tells whether an offset in a slab is that of an object, and of which: see [`Divisor::quotient`]. All 0 of no cache.
+struct Divisor<W> {
+    /// ⌊2^64 / size⌋ + 1.
+    reciprocal: W,
+    /// The number of objects × what reciprocal × size is above 2^64.
+    bound: W,
 }
 
 /// Which [`CacheKind`]: how many bytes its entry is from the first one, so that a look-up need not multiply.
@@ -62,14 +67,15 @@ impl CacheKind {
     /// What a cache's slabs are, before one is published. The same again is not written, for all CPUs read the line: who finds the slab by
     /// what is published then reads nothing older than what was read here, word by word.
     pub(crate) fn set(&self, size: usize, nr_objects: u32, stacks: *mut u8) {
-        let is_set = self.reciprocal.load(Ordering::Relaxed) == reciprocal(size)
-            && self.last.load(Ordering::Relaxed) == nr_objects - 1
+        let divisor = Divisor::of(size, nr_objects);
+        let is_set = self.divisor.reciprocal.load(Ordering::Relaxed) == divisor.reciprocal
+            && self.divisor.bound.load(Ordering::Relaxed) == divisor.bound
             && self.stacks.load(Ordering::Relaxed) == stacks;
         if is_set {
             return;
         }
-        self.reciprocal.store(reciprocal(size), Ordering::Relaxed);
-        self.last.store(nr_objects - 1, Ordering::Relaxed);
+        self.divisor.reciprocal.store(divisor.reciprocal, Ordering::Relaxed);
+        self.divisor.bound.store(divisor.bound, Ordering::Relaxed);
         self.stacks.store(stacks, Ordering::Relaxed);
     }
 
@@ -82,63 +88,70 @@ impl CacheKind {
     /// The number of the object that starts that far from a slab's first one; `None` if none does, and of no slab.
     #[inline(always)]
     pub(crate) fn object_at(&self, offset: u32) -> Option<u32> {
-        let obj_idx = quotient(offset, self.reciprocal.load(Ordering::Relaxed))?;
-        if obj_idx > self.last.load(Ordering::Relaxed) {
+        let reciprocal = self.divisor.reciprocal.load(Ordering::Relaxed);
+        let obj_idx = Divisor { reciprocal, bound: self.divisor.bound.load(Ordering::Relaxed) }.quotient(offset);
+        if obj_idx.is_none() {
             hint::cold_path();
-            return None;
         }
-        Some(obj_idx)
+        obj_idx
     }
 }
 
-/// ⌈2^64 / size⌉.
-const fn reciprocal(size: usize) -> u64 {
-    (u64::MAX / size as u64) + 1
-}
+impl Divisor<u64> {
+    fn of(size: usize, nr_objects: u32) -> Divisor<u64> {
+        let reciprocal = u64::MAX / size as u64 + 1;
+        // Of a power of two the quotient is 2^64 / size already: one more, so that there is something above 2^64.
+        let reciprocal = if size.is_power_of_two() { reciprocal + 1 } else { reciprocal };
+        let above = reciprocal.wrapping_mul(size as u64);
+        Divisor { reciprocal, bound: u64::from(nr_objects) * above }
+    }
 
-/// `offset / size`, by the reciprocal of the size; `None` of what is no multiple, and by 0. Offset × reciprocal is ⌊offset / size⌋
-/// in the upper half, and in the lower half less than the reciprocal exactly for multiples: the rounding adds less than offset, and
-/// the reciprocal is more than any of those, sizes being below 2^20. Addresses before the first object have offsets below 0, whose
-/// quotients are more than any slab has objects.
-#[inline(always)]
-fn quotient(offset: u32, reciprocal: u64) -> Option<u32> {
-    let product = u128::from(offset) * u128::from(reciprocal);
-    ((product as u64) < reciprocal).then_some((product >> 64) as u32)
+    /// `offset / size`, if it is that of one of the objects. With e for reciprocal × size - 2^64, which is 1 to size, number × size ×
+    /// reciprocal is the number in the upper half, and in the lower half number × e: below the bound for the objects and nothing behind
+    /// them. What lies between them has at least a reciprocal more than that in the lower half, and a reciprocal is more than any bound,
+    /// sizes being below 2^20 and slabs below 2^32 bytes. Offsets of addresses before the first object are 2^32 less those, and
+    /// further behind the last object than anything in the slab.
+    #[inline(always)]
+    fn quotient(self, offset: u32) -> Option<u32> {
+        let product = u128::from(offset) * u128::from(self.reciprocal);
+        ((product as u64) < self.bound).then_some((product >> 64) as u32)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{quotient, reciprocal};
+    use super::Divisor;
     use crate::size_class::{SizeClass, SlabGeometry};
+
+    /// Offsets in so many bytes, and before the first object, lead to their objects or to none.
+    fn check(size: u32, nr_objects: u32, nr_bytes: u32) {
+        let quotient = |offset| Divisor::of(size as usize, nr_objects).quotient(offset);
+        for offset in 0..nr_bytes {
+            let idx = offset / size;
+            let starts = offset % size == 0 && idx < nr_objects;
+            assert_eq!(quotient(offset), starts.then_some(idx), "size {size}, offset {offset}");
+        }
+        for before in 1..=nr_bytes {
+            assert_eq!(quotient(0_u32.wrapping_sub(before)), None, "size {size}, {before} before the first object");
+        }
+    }
 
     #[test]
     fn every_offset_leads_to_its_object_or_to_none() {
         for class in SizeClass::all() {
-            let size = class.size();
-            let geometry = SlabGeometry::for_size(size);
-            let reciprocal = reciprocal(size);
-            for offset in 0..geometry.pages * 4096 {
-                let idx = offset / size as u32;
-                let starts = offset % size as u32 == 0;
-                assert_eq!(quotient(offset, reciprocal), starts.then_some(idx), "size {size}, offset {offset}");
-            }
-            for before in 1..=4096 {
-                let obj_idx = quotient(0_u32.wrapping_sub(before), reciprocal);
-                assert!(obj_idx.is_none_or(|idx| idx > 1 << 16), "size {size}, {before} before the first object");
-            }
-            assert_eq!(quotient(0, 0), None, "a page of no slab");
+            let geometry = SlabGeometry::for_size(class.size());
+            check(class.size() as u32, geometry.objects, geometry.pages * 4096);
         }
+        let none = Divisor { reciprocal: 0, bound: 0 };
+        assert_eq!(none.quotient(0), None, "a page of no slab");
     }
 
     #[test]
     fn offsets_in_the_largest_slabs_lead_to_their_objects() {
         const SLAB_BYTES: u32 = 128 * 4096;
         for size in [8, 24, 1000, 4096, 65_528, 300_000, SLAB_BYTES] {
-            let reciprocal = reciprocal(size as usize);
-            for offset in 0..SLAB_BYTES {
-                let idx = (offset % size == 0).then_some(offset / size);
-                assert_eq!(quotient(offset, reciprocal), idx, "size {size}, offset {offset}");
-            }
+            check(size, SLAB_BYTES / size, SLAB_BYTES);
+            check(size, 1, SLAB_BYTES);
         }
     }
 }
