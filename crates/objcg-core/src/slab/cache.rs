@@ -18,7 +18,7 @@ use super::{free_bits, meta};
 use crate::cpu::Stacks;
 use crate::hooks;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{CacheKindId, Lookup, SlabPlace};
+use crate::page_alloc::{self, CacheKindId, Lookup, PageIdx, SlabPlace};
 use crate::report::die;
 use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry, is_dear};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
@@ -75,7 +75,7 @@ const _: () = assert!(mem::offset_of!(Cache, nr_first) < 64 && mem::offset_of!(C
 /// What a cache holds. Relaxed: each is exact by itself, a set of them only at a quiet point.
 pub(super) struct Counters {
     pub(super) nr_slabs: AtomicU64,
-    /// Objects that are not free in their slab: with the user or in a sheaf.
+    /// Objects that are not free in their slab: with the user or in a sheaf. Changed under the lock of the lists.
     pub(super) nr_taken: AtomicU64,
     pub(super) owner_bytes: AtomicU64,
     /// The most slabs that there were when no other CPU had objects to spare.
@@ -90,6 +90,14 @@ impl Counters {
         owner_bytes: AtomicU64::new(0),
         most_slabs: AtomicU64::new(0),
     };
+}
+
+impl Counters {
+    /// So many objects are taken from their slabs, or put back. Under the lock of the lists.
+    pub(super) fn change_taken(&self, change: i64) {
+        let nr_taken = self.nr_taken.load(Ordering::Relaxed);
+        self.nr_taken.store(nr_taken.wrapping_add_signed(change), Ordering::Relaxed);
+    }
 }
 
 /// A cache's holdings, in objects and bytes. Exact at a quiet point.
@@ -253,6 +261,12 @@ impl Cache {
     pub(super) fn first_object(&self, slab: NonNull<u8>) -> NonNull<u8> {
         // SAFETY: slabs are larger than what they have before their first object.
         unsafe { slab.add(self.nr_first.load(Ordering::Relaxed) as usize) }
+    }
+
+    /// Where an object of a slab is.
+    pub(super) fn object_at(&self, slab: PageIdx, obj_idx: u32) -> NonNull<u8> {
+        // SAFETY: objects of a slab lie inside its run.
+        unsafe { self.first_object(page_alloc::address(slab)).add(obj_idx as usize * self.size()) }
     }
 
     /// Whether the bits of its slabs are in them, before the first object.

@@ -74,19 +74,22 @@ impl SlabLists {
         if nr_objects == nr_free {
             self.partial.remove(slab);
         }
+        cache.counters.change_taken(i64::from(nr_taken));
         nr_taken
     }
 
     /// Marks one object free. Slabs that may go are moved to `surplus`.
-    fn put(&mut self, cache: &Cache, object: &SlabObject, surplus: &mut RunHeap<SlabRun>) {
+    fn put(&mut self, cache: &Cache, object: Homing, surplus: &mut RunHeap<SlabRun>) {
         let nr_objects = cache.nr_objects();
-        let slab = object.slab();
-        let Some(nr_free) = free_bits::put(page(slab), nr_objects, object.obj_idx) else {
-            die!("{:p}: double free of an object of {} bytes", object.address, cache.size());
+        let Homing { slab, obj_idx } = object;
+        let Some(nr_free) = free_bits::put(page(slab), nr_objects, obj_idx) else {
+            die!("{:p}: double free of an object of {} bytes", cache.object_at(slab, obj_idx), cache.size());
         };
         // Here, under the lock: a vector may have come, with its old owner, since it was discharged.
-        if let Some(owner) = object.own_word() {
-            owner.store(ROOT_VESSEL, Ordering::Relaxed);
+        let vector = OwnerVector::load(&lookup(slab).obj_exts);
+        if vector.sole_owner().is_none() {
+            // SAFETY: the slab has such an object, and goes, if this was its last one, after that.
+            unsafe { vector.word(obj_idx) }.store(ROOT_VESSEL, Ordering::Relaxed);
         }
         if nr_free == 1 && nr_objects > 1 {
             self.partial.insert(slab);
@@ -106,27 +109,39 @@ impl SlabLists {
     }
 }
 
+/// So many objects are put back at once.
+const NR_AT_ONCE: usize = 32;
+
+/// An object on its way into its slab.
+#[derive(Clone, Copy)]
+struct Homing {
+    slab: PageIdx,
+    obj_idx: u32,
+}
+
 impl Cache {
     /// Takes up to `want` objects (at least 1) from the slabs, making a new slab if there is no free object; returns how
     /// many were found: 0 only without memory for a slab, or for the owner vector that free places of others' slabs need. Some may have
     /// been paid out of the purse.
     pub(super) fn take(&self, want: u32, purse: &mut Purse, mut found: impl FnMut(FreeObject)) -> u32 {
-        let mut nr_taken = self.lists.lock().take(self, want, purse, &mut found);
-        if nr_taken == 0 && self.call_in() {
-            nr_taken = self.lists.lock().take(self, want, purse, &mut found);
+        let nr_taken = self.lists.lock().take(self, want, purse, &mut found);
+        if nr_taken > 0 {
+            return nr_taken;
         }
-        if nr_taken == 0 {
-            nr_taken = match self.new_slab() {
-                Some(slab) => self.take_from_new(slab, want, purse, &mut found),
-                // What is left are slabs that are somebody's alone. Their owner gets objects of them if it pays.
-                None => {
-                    purse.fill();
-                    self.lists.lock().take(self, want, purse, &mut found)
-                }
-            };
+        if self.call_in() {
+            let nr_taken = self.lists.lock().take(self, want, purse, &mut found);
+            if nr_taken > 0 {
+                return nr_taken;
+            }
         }
-        self.counters.nr_taken.fetch_add(u64::from(nr_taken), Ordering::Relaxed);
-        nr_taken
+        match self.new_slab() {
+            Some(slab) => self.take_from_new(slab, want, purse, &mut found),
+            // What is left are slabs that are somebody's alone. Their owner gets objects of them if it pays.
+            None => {
+                purse.fill();
+                self.lists.lock().take(self, want, purse, &mut found)
+            }
+        }
     }
 
     fn take_from_new(&self, slab: PageIdx, want: u32, purse: &mut Purse, found: &mut impl FnMut(FreeObject)) -> u32 {
@@ -157,34 +172,40 @@ impl Cache {
 
     /// Puts a sheaf's objects back into their slabs; empty slabs beyond those kept go back to the page layer.
     pub(super) fn put_all(&self, sheaf: &mut Sheaf) {
-        self.discharge_objects(sheaf.iter());
         self.put(sheaf.drain());
     }
 
     /// Puts one object back into its slab.
     pub(super) fn put_one(&self, object: FreeObject) {
-        self.discharge_objects(core::iter::once(object));
         self.put(core::iter::once(object));
     }
 
-    /// Gives the price of objects back that are on their way to their slabs.
-    fn discharge_objects(&self, objects: impl Iterator<Item = FreeObject>) {
-        if self.may_have_owners() {
-            hooks::discharge(objects.map(|object| SlabObject::of(object.address()).owner_id()), self.price());
-        }
-    }
-
-    /// Puts objects that nobody is charged for back into their slabs.
-    fn put(&self, objects: impl Iterator<Item = FreeObject>) {
+    /// Gives the price of objects back and puts them into their slabs. They are looked up once, and without the lock.
+    fn put(&self, mut objects: impl Iterator<Item = FreeObject>) {
         let mut surplus = RunHeap::EMPTY;
-        let mut nr_put = 0;
-        let mut lists = self.lists.lock();
-        for object in objects {
-            lists.put(self, &SlabObject::of(object.address()), &mut surplus);
-            nr_put += 1;
+        let mut batch = [Homing { slab: PageIdx::NONE, obj_idx: 0 }; NR_AT_ONCE];
+        loop {
+            let mut nr_objects = 0;
+            let owners = batch.iter_mut().zip(&mut objects).map(|(homing, object)| {
+                let object = SlabObject::of(object.address());
+                *homing = Homing { slab: object.slab(), obj_idx: object.obj_idx };
+                nr_objects += 1;
+                object.owner_id()
+            });
+            if self.may_have_owners() {
+                hooks::discharge(owners, self.price());
+            } else {
+                owners.for_each(drop);
+            }
+            if nr_objects == 0 {
+                break;
+            }
+            let mut lists = self.lists.lock();
+            for object in &batch[..nr_objects] {
+                lists.put(self, *object, &mut surplus);
+            }
+            self.counters.change_taken(-(nr_objects as i64));
         }
-        drop(lists);
-        self.counters.nr_taken.fetch_sub(nr_put, Ordering::Relaxed);
         self.destroy_slabs(surplus);
     }
 
