@@ -451,7 +451,7 @@ impl Pair {
         };
         let main = match cache.barn.trade_empty(empty) {
             Ok(traded) => {
-                cache.sheaf_size.note_trade();
+                cache.sheaf_size.note_trade(cache.nr_places());
                 sheaf_size::unshelve(cache.nr_bytes(&traded.sheaf));
                 if let Some(surplus) = traded.surplus {
                     surplus.free();
@@ -460,9 +460,9 @@ impl Pair {
             }
             Err(empty) => {
                 let main = self.main.insert(empty);
-                // Half a sheaf: the other half is room for frees, and unused objects pin slabs.
-                cache.sheaf_size.note_take();
-                let nr_objects = main.room().div_ceil(2).max(1);
+                // Half a sheaf at most: the other half is room for frees, and unused objects pin slabs.
+                cache.sheaf_size.note_take(cache.nr_places());
+                let nr_objects = main.room().div_ceil(2).min(sheaf_size::refill(cache.size())).max(1);
                 let group = hooks::current();
                 let mut purse = Purse::of(group, nr_objects, cache.price());
                 // Twice in a row for one group: the rest of them will be its, too.
@@ -503,11 +503,11 @@ impl Pair {
         let empty = match full.map(|full| cache.shelve(full)) {
             None => cache.barn.take_empty(),
             Some(Ok(empty)) => {
-                cache.sheaf_size.note_trade();
+                cache.sheaf_size.note_trade(cache.nr_places());
                 empty
             }
             Some(Err(mut full)) => {
-                cache.sheaf_size.note_put();
+                cache.sheaf_size.note_put(cache.nr_places());
                 cache.put_all(&mut full);
                 cache.thin_barn();
                 Some(full)
@@ -519,12 +519,12 @@ impl Pair {
 
 impl Cache {
     fn new_sheaf(&self) -> Option<Sheaf> {
-        Sheaf::new(self.sheaf_size.capacity())
+        Sheaf::new(self.sheaf_size.capacity(self.nr_places()))
     }
 
     /// An empty sheaf, replaced by one of today's size if it is of another.
     fn resized(&self, empty: Sheaf) -> Option<Sheaf> {
-        if empty.capacity() == self.sheaf_size.capacity() {
+        if empty.capacity() == self.sheaf_size.capacity(self.nr_places()) {
             return Some(empty);
         }
         empty.free();

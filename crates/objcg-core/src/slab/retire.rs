@@ -21,7 +21,8 @@ pub(super) fn note_cpu(cpu: CpuId) {
     }
 }
 
-fn nr_cpus_seen() -> usize {
+/// One more than the highest CPU that has sheaves.
+pub(super) fn nr_cpus_seen() -> usize {
     NR_CPUS_SEEN.0.load(Ordering::Relaxed)
 }
 

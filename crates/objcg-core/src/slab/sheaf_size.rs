@@ -18,6 +18,7 @@
 //! emptied. So what was learnt once and is not needed any more is forgotten, and those that need it have it back at once.
 
 use super::barn::MAX_FULL;
+use super::retire;
 use crate::page_alloc;
 use crate::size_class::is_dear;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, OwnLines};
@@ -28,12 +29,19 @@ const LARGEST_BYTES: usize = 64 << 10;
 const LARGEST_OBJECTS: (usize, usize) = (4, 1021);
 const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
-/// Bytes by which all sheaf sizes together may exceed the first ones: this, and a share of the pages in use, which is larger of what
-/// is above a small process's.
-const EXTRA_BYTES: usize = 32 << 10;
-const EXTRA_SHARE: usize = 8;
-const SMALL_PROCESS: usize = 4 << 20;
-const EXTRA_SHARE_ABOVE: usize = 7;
+/// What a CPU's sheaf may have of a cache's places, times the CPUs: with two sheaves each they hold at most twice as much.
+const SHARE: (u64, u64) = (1, 4);
+/// Bytes by which all sheaf sizes together may exceed that or the first size: as many in a small process, whose caches have few places,
+/// less a part of the pages in use, down to the second.
+const EXTRA_BYTES: (usize, usize) = (256 << 10, 16 << 10);
+const EXTRA_SHARE: usize = 16;
+/// When so many sheaves were refused to grow any further, it is time to forget.
+const REFUSALS_TO_FORGET: u32 = 32;
+/// A refill brings at most so many bytes of objects of up to 128 bytes, and of larger ones. What it brings and nobody wants yet adds to
+/// the slabs that are needed at a peak, as what sheaves keep when objects come back does not.
+const REFILL_BYTES: (usize, usize) = (8 << 10, 2 << 10);
+const SMALL_OBJECT: usize = 128;
+const MIN_REFILL: usize = 2;
 /// A barn may store so many sheaves at first, and as it grows so many objects.
 const SHELVED_SHEAVES: usize = 16;
 const SHELVED_OBJECTS: usize = 4096;
@@ -52,8 +60,9 @@ const MIN_SLAB_BYTES: u64 = 32 << 10;
 
 /// Bytes of objects in all barns.
 static SHELVED: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(0));
-/// Bytes by which sheaf sizes exceed the first ones, at most, and how often they were all halved.
+/// Bytes by which sheaf sizes exceed their share, at most, how often that was refused, and how often all forgot.
 static EXTRA: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(0));
+static NR_REFUSALS: AtomicU32 = AtomicU32::new(0);
 static HALVINGS: AtomicU32 = AtomicU32::new(0);
 
 /// Which way objects last went between sheaves and slabs.
@@ -123,14 +132,14 @@ impl SheafSize {
         self.capacity.load(Ordering::Relaxed) > 0
     }
 
-    /// Objects of a new sheaf; 0 without sheaves.
-    pub(super) fn capacity(&self) -> u32 {
-        self.catch_up();
+    /// Objects of a new sheaf of a cache with room for that many; 0 without sheaves.
+    pub(super) fn capacity(&self, nr_places: u64) -> u32 {
+        self.catch_up(nr_places);
         self.capacity.load(Ordering::Relaxed)
     }
 
     /// Halves what was learnt once for each halving that was missed.
-    fn catch_up(&self) {
+    fn catch_up(&self, nr_places: u64) {
         let halvings = HALVINGS.load(Ordering::Relaxed);
         if self.halving.load(Ordering::Relaxed) == halvings || !self.has_sheaves() {
             return;
@@ -142,7 +151,7 @@ impl SheafSize {
             learnt.store((value >> nr_missed).max(least.min(value)), Ordering::Relaxed);
         };
         let size = self.size.load(Ordering::Relaxed) as usize;
-        halve(&self.capacity, first(size));
+        halve(&self.capacity, first(size).max(share_of(nr_places)).min(largest(size)));
         halve(&self.before, first(size));
         halve(&self.nr_shelved, 0);
         halve(&self.empty_share, EMPTY_SHARE.0);
@@ -172,10 +181,10 @@ impl SheafSize {
         self.look_at.load(Ordering::Relaxed) != u64::MAX
     }
 
-    /// Objects are about to come from the slabs.
-    pub(super) fn note_take(&self) {
+    /// Objects are about to come from the slabs, which have room for that many.
+    pub(super) fn note_take(&self, nr_places: u64) {
         // Acquire pairs with the Release in `is_holding_slabs`: the capacity from before is there.
-        if self.look_at.swap(u64::MAX, Ordering::Acquire) != u64::MAX {
+        if self.lets_slabs_go() && self.look_at.swap(u64::MAX, Ordering::Acquire) != u64::MAX {
             // Sheaves were emptied, and now objects are wanted again: as if it had not been done, and less readily next time.
             let size = self.size.load(Ordering::Relaxed) as usize;
             let before = self.before.load(Ordering::Relaxed).clamp(smallest(size), largest(size));
@@ -184,45 +193,52 @@ impl SheafSize {
             let share = self.empty_share.load(Ordering::Relaxed);
             self.empty_share.store((2 * share).min(EMPTY_SHARE.1), Ordering::Relaxed);
         }
-        if self.last_move.swap(FROM_SLABS, Ordering::Relaxed) == TO_SLABS {
-            self.grow_all();
+        if self.turns_to(FROM_SLABS) {
+            self.grow_all(nr_places);
         }
     }
 
-    /// Objects are about to go to the slabs.
-    pub(super) fn note_put(&self) {
-        if self.last_move.swap(TO_SLABS, Ordering::Relaxed) == FROM_SLABS {
-            self.grow_all();
+    /// Objects are about to go to the slabs, which have room for that many.
+    pub(super) fn note_put(&self, nr_places: u64) {
+        if self.turns_to(TO_SLABS) {
+            self.grow_all(nr_places);
         }
     }
 
-    /// A sheaf is traded with the barn.
-    pub(super) fn note_trade(&self) {
+    /// Whether objects went the other way last. Written only then: all CPUs read the line.
+    fn turns_to(&self, direction: u32) -> bool {
+        let last = self.last_move.load(Ordering::Relaxed);
+        last != direction && self.last_move.swap(direction, Ordering::Relaxed) == TO_SLABS + FROM_SLABS - direction
+    }
+
+    /// A sheaf is traded with the barn of a cache with room for that many.
+    pub(super) fn note_trade(&self, nr_places: u64) {
         let nr_trades = self.nr_trades.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if nr_trades.is_multiple_of(TRADES_TO_GROW) {
-            self.grow();
+            self.grow(nr_places);
         }
     }
 
     /// Larger sheaves, and when they are largest more of them in the barn.
-    fn grow_all(&self) {
+    fn grow_all(&self, nr_places: u64) {
         let size = self.size.load(Ordering::Relaxed) as usize;
-        if self.capacity() == largest(size) {
-            let most = (SHELVED_OBJECTS / self.capacity().max(1) as usize).min(MAX_FULL);
+        let capacity = self.capacity(nr_places);
+        if capacity == largest(size) {
+            let most = (SHELVED_OBJECTS / capacity.max(1) as usize).min(MAX_FULL);
             self.nr_shelved.store((2 * self.barn_limit()).min(most) as u32, Ordering::Relaxed);
         }
-        self.grow();
+        self.grow(nr_places);
     }
 
-    fn grow(&self) {
+    /// Sheaves of twice as many objects, if that is within their share or there are bytes left by which to exceed it.
+    fn grow(&self, nr_places: u64) {
         let size = self.size.load(Ordering::Relaxed) as usize;
-        let old = self.capacity().clamp(smallest(size), largest(size));
+        let old = self.capacity(nr_places).clamp(smallest(size), largest(size));
         let new = (2 * old).min(largest(size));
-        let extra = (new - old) as usize * size;
-        let extra = EXTRA.0.fetch_add(extra, Ordering::Relaxed) + extra;
-        if extra > extra_bound() {
-            HALVINGS.fetch_add(1, Ordering::Relaxed);
-            EXTRA.0.store(extra / 2, Ordering::Relaxed);
+        // tidy: allow(saturating_sub): within its share it exceeds nothing
+        let extra = new.saturating_sub(share_of(nr_places).max(first(size)).max(old)) as usize * size;
+        if extra > 0 && !take_extra(extra) {
+            return;
         }
         self.capacity.store(new, Ordering::Relaxed);
     }
@@ -243,7 +259,7 @@ impl SheafSize {
             return false;
         }
         if !self.lets_slabs_go() {
-            self.before.store(self.capacity(), Ordering::Relaxed);
+            self.before.store(self.capacity(nr_places), Ordering::Relaxed);
         }
         // Release: whoever sees that sheaves were emptied restores the capacity from before. Another CPU may do so between these
         // two stores: then the sheaves are smallest for a while although objects are wanted, and grow.
@@ -252,6 +268,12 @@ impl SheafSize {
         self.capacity.store(smallest(size as usize), Ordering::Relaxed);
         true
     }
+}
+
+/// The most objects that come from the slabs at once.
+pub(super) fn refill(size: usize) -> u32 {
+    let nr_bytes = if size <= SMALL_OBJECT { REFILL_BYTES.0 } else { REFILL_BYTES.1 };
+    (nr_bytes / size).max(MIN_REFILL) as u32
 }
 
 /// Whether objects of that many bytes may wait in a barn; they count as waiting from then on.
@@ -273,10 +295,31 @@ pub(super) fn unshelve(nr_bytes: usize) {
     SHELVED.0.fetch_sub(nr_bytes, Ordering::Relaxed);
 }
 
+/// Whether sheaves may exceed their share by so many bytes more. If not, and that has been said often, all forget.
+fn take_extra(nr_bytes: usize) -> bool {
+    // Two at once may exceed the bound, or forget one of them.
+    let extra = EXTRA.0.load(Ordering::Relaxed) + nr_bytes;
+    if extra <= extra_bound() {
+        EXTRA.0.store(extra, Ordering::Relaxed);
+        return true;
+    }
+    if NR_REFUSALS.fetch_add(1, Ordering::Relaxed).wrapping_add(1).is_multiple_of(REFUSALS_TO_FORGET) {
+        HALVINGS.fetch_add(1, Ordering::Relaxed);
+        EXTRA.0.store(0, Ordering::Relaxed);
+    }
+    false
+}
+
 fn extra_bound() -> usize {
-    let used = page_alloc::used_bytes();
-    let small = used.min(SMALL_PROCESS);
-    EXTRA_BYTES + small / EXTRA_SHARE + (used - small) / EXTRA_SHARE_ABOVE
+    let (most, least) = EXTRA_BYTES;
+    // tidy: allow(saturating_sub): of a large process nothing is left
+    most.saturating_sub(page_alloc::used_bytes() / EXTRA_SHARE).max(least)
+}
+
+/// What a sheaf may have of a cache's places.
+fn share_of(nr_places: u64) -> u32 {
+    let nr_cpus = retire::nr_cpus_seen() as u64;
+    (nr_places * SHARE.0 / (SHARE.1 * nr_cpus)).min(LARGEST_OBJECTS.1 as u64) as u32
 }
 
 fn shelved_bound() -> usize {
@@ -318,19 +361,19 @@ mod tests {
     /// Objects go to the slabs and come back, again and again.
     fn alternate(size: &SheafSize, nr_times: usize) {
         for _ in 0..nr_times {
-            size.note_put();
-            size.note_take();
+            size.note_put(0);
+            size.note_take(0);
         }
     }
 
     #[test]
     fn sheaves_grow_while_objects_go_to_the_slabs_and_come_back() {
         let size = SheafSize::for_objects(16);
-        assert_eq!(size.capacity(), first(16));
+        assert_eq!(size.capacity(0), first(16));
         // What other caches need may halve it meanwhile: it grows again.
         assert!((0..1000).any(|_| {
             alternate(&size, 1);
-            size.capacity() == largest(16)
+            size.capacity(0) == largest(16)
         }));
     }
 
@@ -339,13 +382,13 @@ mod tests {
         let size = SheafSize::for_objects(1024);
         alternate(&size, 10);
         size.empty_share.store(EMPTY_SHARE.1, Ordering::Relaxed);
-        let (before, shelved) = (size.capacity(), size.nr_shelved.load(Ordering::Relaxed));
+        let (before, shelved) = (size.capacity(0), size.nr_shelved.load(Ordering::Relaxed));
         HALVINGS.fetch_add(1, Ordering::Relaxed);
-        assert!((first(1024)..=(before / 2).max(first(1024))).contains(&size.capacity()));
+        assert!((first(1024)..=(before / 2).max(first(1024))).contains(&size.capacity(0)));
         assert!(size.nr_shelved.load(Ordering::Relaxed) <= shelved / 2);
         assert!(size.empty_share.load(Ordering::Relaxed) <= EMPTY_SHARE.1 / 2);
         HALVINGS.fetch_add(100, Ordering::Relaxed);
-        assert_eq!(size.capacity(), first(1024));
+        assert_eq!(size.capacity(0), first(1024));
         assert_eq!(size.empty_share.load(Ordering::Relaxed), EMPTY_SHARE.0);
     }
 
@@ -354,16 +397,16 @@ mod tests {
         let size = SheafSize::for_objects(64);
         alternate(&size, 10);
         assert!(size.is_holding_slabs(1, 10_000));
-        let smallest = size.capacity();
+        let smallest = size.capacity(0);
         assert!(smallest < first(64));
         HALVINGS.fetch_add(1, Ordering::Relaxed);
-        assert!(size.capacity() <= smallest);
+        assert!(size.capacity(0) <= smallest);
     }
 
     #[test]
     fn without_sheaves_there_is_nothing_to_halve() {
         let none = SheafSize::NONE;
         HALVINGS.fetch_add(1, Ordering::Relaxed);
-        assert_eq!((none.capacity(), none.largest()), (0, 0));
+        assert_eq!((none.capacity(0), none.largest()), (0, 0));
     }
 }
