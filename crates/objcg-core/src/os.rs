@@ -108,6 +108,17 @@ pub(crate) unsafe fn release(addr: NonNull<u8>, nr_bytes: usize) -> bool {
         && keeping_errno(|| unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_DONTNEED) == 0 })
 }
 
+/// Whether the page at `addr` occupies memory, as far as the kernel says.
+///
+/// # Safety
+/// The page is committed.
+pub(crate) unsafe fn is_resident(addr: NonNull<u8>) -> bool {
+    let mut state = 1;
+    // SAFETY: the page is mapped, and there is a byte for its state.
+    keeping_errno(|| unsafe { libc::mincore(addr.as_ptr().cast(), PAGE_SIZE, &raw mut state) });
+    state & 1 != 0
+}
+
 /// Asks the kernel not to back a range by huge pages, where a write to one page would take memory for its neighbours. A
 /// kernel that knows no huge pages refuses, rightly.
 ///

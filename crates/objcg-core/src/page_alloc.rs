@@ -36,6 +36,8 @@ use runs::{FreeKind, FreeRuns};
 
 const DIRTY_BASE_PAGES: usize = (3 << 19) / PAGE_SIZE;
 const DIRTY_SHARE: usize = 16;
+/// So many dirty pages are left to slabs.
+const DIRTY_FOR_SLABS: usize = 64;
 /// So many free pages, and a share of those in use, stay resident even when more are in use than ever.
 const FEW_DIRTY_PAGES: usize = 16;
 const FEW_DIRTY_SHARE: usize = 256;
@@ -81,21 +83,24 @@ pub(crate) enum Touches {
 }
 
 impl Touches {
-    /// Where a run is taken from, in that order.
-    fn preference(self) -> [FreeKind; 3] {
+    /// Where a run is taken from, in that order, when so many dirty pages are free.
+    fn preference(self, nr_dirty: usize) -> [FreeKind; 3] {
         match self {
             // Rather what is resident already.
             Touches::All => [FreeKind::Dirty, FreeKind::Patchy, FreeKind::Clean],
-            // Rather what need not be resident.
-            Touches::Some => [FreeKind::Patchy, FreeKind::Clean, FreeKind::Dirty],
+            // Rather what need not be resident, unless more is than slabs will soon use.
+            Touches::Some if nr_dirty <= DIRTY_FOR_SLABS => [FreeKind::Patchy, FreeKind::Clean, FreeKind::Dirty],
+            Touches::Some => [FreeKind::Patchy, FreeKind::Dirty, FreeKind::Clean],
         }
     }
 
-    /// What a run is when it is given back.
-    fn leaves(self) -> FreeKind {
-        match self {
-            Touches::All => FreeKind::Dirty,
-            Touches::Some => FreeKind::Patchy,
+    /// What pages are that are given back, of a run with that head. Those at the end are the last to be touched.
+    fn leaves(self, head: &Page, last: PageIdx) -> FreeKind {
+        let was_dirty = || head.kind() == PageKind::Large && head.was_dirty();
+        if self == Touches::All || was_dirty() || region::is_resident(last) {
+            FreeKind::Dirty
+        } else {
+            FreeKind::Patchy
         }
     }
 }
@@ -152,9 +157,10 @@ pub(crate) fn alloc_zeroed(nr_pages: u32) -> Option<Run> {
 
 /// Gives a run back.
 pub(crate) fn free(run: Run, touches: Touches) {
+    let kind = touches.leaves(run.page(), run.head.add(run.nr_pages - 1));
     let mut pages = PAGES.lock();
     NR_IN_USE.fetch_sub(run.nr_pages as usize, Ordering::Relaxed);
-    pages.insert(run.head, run.nr_pages, touches.leaves());
+    pages.insert(run.head, run.nr_pages, kind);
     let bound = dirty_bound();
     if pages.nr_resident() <= bound {
         return;
@@ -178,6 +184,7 @@ pub(crate) fn extend(run: &mut Run, nr_pages: u32) -> bool {
     }
     pages.take_at(behind, extra);
     pages.note_use(extra);
+    run.page().set_was_dirty(false);
     mark_used(run.head, nr_pages, run.page().kind());
     run.nr_pages = nr_pages;
     true
@@ -189,10 +196,11 @@ pub(crate) fn shrink(run: &mut Run, nr_pages: u32) {
         return;
     }
     let kind = run.page().kind();
+    let left = Touches::Some.leaves(run.page(), run.head.add(run.nr_pages - 1));
     let mut pages = PAGES.lock();
     mark_used(run.head, nr_pages, kind);
     NR_IN_USE.fetch_sub((run.nr_pages - nr_pages) as usize, Ordering::Relaxed);
-    pages.insert(run.head.add(nr_pages), run.nr_pages - nr_pages, Touches::Some.leaves());
+    pages.insert(run.head.add(nr_pages), run.nr_pages - nr_pages, left);
     run.nr_pages = nr_pages;
 }
 
@@ -280,17 +288,18 @@ impl PageAlloc {
 
     fn alloc(&mut self, nr_pages: u32, align_pages: u32, kind: PageKind, touches: Touches) -> Option<Run> {
         let wanted = nr_pages.checked_add(align_pages - 1)?;
-        let taken = touches.preference().into_iter().find_map(|free| match free {
+        let taken = touches.preference(self.dirty.nr_pages).into_iter().find_map(|free| match free {
             FreeKind::Clean => self.take_clean(wanted),
             _ => self.list(free).take(wanted),
         });
         let head = taken.or_else(|| self.clean_up(wanted))?;
-        let (head, zeroed) = self.trim(head, nr_pages, align_pages);
+        let (head, free) = self.trim(head, nr_pages, align_pages);
         self.note_use(nr_pages);
         // No count and no owner yet, for walks.
         page(head).owner().store(0, Ordering::Relaxed);
+        page(head).set_was_dirty(free == FreeKind::Dirty);
         mark_used(head, nr_pages, kind);
-        Some(Run { head, nr_pages, zeroed })
+        Some(Run { head, nr_pages, zeroed: free == FreeKind::Clean })
     }
 
     fn note_use(&mut self, nr_pages: u32) {
@@ -299,13 +308,14 @@ impl PageAlloc {
     }
 
     /// How many free pages may stay resident before a run is taken, if none of them will do and more pages are in use then than ever.
-    fn nr_to_leave(&self, nr_pages: u32, align_pages: u32, touches: Touches) -> Option<usize> {
+    fn nr_to_leave(&mut self, nr_pages: u32, align_pages: u32, touches: Touches) -> Option<usize> {
         let nr_in_use = NR_IN_USE.load(Ordering::Relaxed) + nr_pages as usize;
         let few = FEW_DIRTY_PAGES.max(nr_in_use / FEW_DIRTY_SHARE);
         // Twice as many, so that not each run that is taken has others released.
         let is_due = nr_in_use > self.most_in_use && self.nr_resident() > 2 * few;
         let wanted = nr_pages.checked_add(align_pages - 1)?;
-        let has = self.patchy.has(wanted) || (touches == Touches::All && self.dirty.has(wanted));
+        let [first, second, _] = touches.preference(self.dirty.nr_pages);
+        let has = [first, second].into_iter().any(|kind| kind != FreeKind::Clean && self.list(kind).has(wanted));
         (is_due && !has).then_some(few)
     }
 
@@ -355,8 +365,8 @@ impl PageAlloc {
     }
 
     /// Cuts a run that was taken down to `nr_pages` at the alignment; the rest goes back. Returns the new head and
-    /// whether the run is zero.
-    fn trim(&mut self, run: PageIdx, nr_pages: u32, align_pages: u32) -> (PageIdx, bool) {
+    /// what the run was.
+    fn trim(&mut self, run: PageIdx, nr_pages: u32, align_pages: u32) -> (PageIdx, FreeKind) {
         let Some(kind) = FreeKind::of(run) else { die!("{run:?}: a run in use among the free ones") };
         let available = page(run).nr_pages();
         let head = PageIdx(run.0.next_multiple_of(align_pages));
@@ -368,7 +378,7 @@ impl PageAlloc {
         if behind > 0 {
             self.insert_alone(head.add(nr_pages), behind, kind);
         }
-        (head, kind == FreeKind::Clean)
+        (head, kind)
     }
 
     /// Files a free run as it is.

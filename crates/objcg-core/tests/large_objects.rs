@@ -60,8 +60,8 @@ fn pages_of_large_objects_that_nobody_touches_stay_away() {
     let mut random = Random(7);
     let mut large: Vec<Object> = Vec::new();
     for _ in 0..200 {
-        // Slabs come and go, and leave pages that are resident.
-        drop((0..8000).map(|_| Object::new(200)).collect::<Vec<_>>());
+        // Slabs come and go, and leave some pages that are resident.
+        drop((0..5000).map(|_| Object::new(200)).collect::<Vec<_>>());
         for _ in 0..20 {
             if large.len() == NR_LARGE {
                 large.swap_remove(random.below(NR_LARGE));
@@ -78,18 +78,19 @@ fn pages_of_large_objects_that_nobody_touches_stay_away() {
 }
 
 #[test]
-fn a_large_object_grows_over_free_runs_of_several_kinds() {
-    const NR_BYTES: usize = 1 << 20;
+fn a_large_object_grows_over_all_that_it_gave_up() {
+    const MIB: usize = 1 << 20;
     let _alone = ALONE.lock();
-    let [first, second, third, fourth] = [(); 4].map(|()| Object::new(NR_BYTES));
-    let is_behind = |object: &Object, other: &Object| object.at.addr().get() == other.at.addr().get() + NR_BYTES;
-    assert!(is_behind(&second, &first) && is_behind(&third, &second) && is_behind(&fourth, &third));
-    // Given back one after the other, they are runs of their own; what is behind the fourth was never used.
-    drop([second, third, fourth]);
-    let nr_bytes = 4 * NR_BYTES;
-    // SAFETY: it is live, and used under its new address from here on.
-    let grown = unsafe { kmalloc::realloc(first.at, nr_bytes, 8) }.expect("memory");
-    assert_eq!(grown, first.at, "it had room to grow where it is");
-    // SAFETY: it has so many bytes now.
-    unsafe { grown.write_bytes(1, nr_bytes) };
+    let mut object = Object::new(4 * MIB);
+    let mut resize = |nr_bytes: usize| {
+        // SAFETY: it is live, and used under its new address from here on.
+        let at = unsafe { kmalloc::realloc(object.at, nr_bytes, 8) }.expect("memory");
+        assert_eq!(at, object.at, "it has room for {nr_bytes} bytes where it is");
+        object.nr_bytes = nr_bytes;
+    };
+    // Each time what it gives up is a free run of its own.
+    [3, 2, 1].into_iter().for_each(|nr_mib| resize(nr_mib * MIB));
+    resize(4 * MIB);
+    // SAFETY: it has so many bytes.
+    unsafe { object.at.write_bytes(1, 4 * MIB) };
 }

@@ -124,7 +124,8 @@ pub(crate) struct Page {
     /// has the object. Where links are (see [`super::heap`]): the first child.
     count_or_owner_or_child: AtomicU32,
     /// A slab's free objects, a bit each: the bits themselves up to 64 objects, else the address of the words. Under the
-    /// cache's lock. Where links are: the siblings, the next one in the lower half.
+    /// cache's lock. A large object: not 0 if its pages were dirty when it got them. Where links are: the siblings, the next one in
+    /// the lower half.
     bits_or_siblings: AtomicU64,
 }
 
@@ -198,6 +199,15 @@ impl Page {
     #[inline]
     pub(crate) fn free_bits(&self) -> &AtomicU64 {
         &self.bits_or_siblings
+    }
+
+    /// A large object: see the field.
+    pub(super) fn was_dirty(&self) -> bool {
+        self.bits_or_siblings.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn set_was_dirty(&self, was_dirty: bool) {
+        self.bits_or_siblings.store(u64::from(was_dirty), Ordering::Relaxed);
     }
 
     /// The first child, where links are. These, and all below, under the lock of the heap's owner.

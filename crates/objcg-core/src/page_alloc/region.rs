@@ -272,6 +272,12 @@ pub(super) fn zero(run: &Run) {
     unsafe { run.address().write_bytes(0, run.nr_pages as usize * PAGE_SIZE) };
 }
 
+/// Whether a committed page occupies memory, as far as the kernel says.
+pub(super) fn is_resident(idx: PageIdx) -> bool {
+    // SAFETY: the page is committed.
+    unsafe { os::is_resident(address(idx)) }
+}
+
 /// Gives the memory of a free run back to the operating system.
 pub(super) fn release(run: PageIdx, nr_pages: u32) -> bool {
     // SAFETY: the run is committed, and whoever took it out of the free runs is its only owner.
