@@ -5,8 +5,8 @@
 //! of the locks of slabs or groups is taken.
 //!
 //! **Kinds.** What is free is *clean*, *dirty* or *patchy* ([`FreeKind`]). Slabs use up all of their pages and take dirty ones first, which
-//! are resident. Of an object that is larger than a page often only the start is touched: it takes a run that such an object has left,
-//! as it is, or clean pages, and leaves what is resident to the slabs.
+//! are resident. Of an object that is larger than a page often only the start is touched, and then it leaves a patchy run, which it may be
+//! told by: its last page is not resident. Such objects take patchy runs, as they are, or clean pages, and leave some dirty ones to the slabs.
 //!
 //! **Hysteresis.** Freed runs stay resident (dirty or patchy) up to a bound: 1.5 MiB plus 1/16 of the pages in use. Past it the
 //! longest runs are released until half the bound is left, so a loop that sits on the bound does not fault its pages in
@@ -184,7 +184,8 @@ pub(crate) fn extend(run: &mut Run, nr_pages: u32) -> bool {
     }
     pages.take_at(behind, extra);
     pages.note_use(extra);
-    run.page().set_was_dirty(false);
+    // Of what has come nobody knows.
+    run.page().set_was_dirty(run.page().was_dirty() && extra <= run.nr_pages);
     mark_used(run.head, nr_pages, run.page().kind());
     run.nr_pages = nr_pages;
     true
@@ -287,12 +288,11 @@ impl PageAlloc {
     }
 
     fn alloc(&mut self, nr_pages: u32, align_pages: u32, kind: PageKind, touches: Touches) -> Option<Run> {
-        let wanted = nr_pages.checked_add(align_pages - 1)?;
         let taken = touches.preference(self.dirty.nr_pages).into_iter().find_map(|free| match free {
-            FreeKind::Clean => self.take_clean(wanted),
-            _ => self.list(free).take(wanted),
+            FreeKind::Clean => self.take_clean(nr_pages, align_pages),
+            _ => self.list(free).take(nr_pages, align_pages),
         });
-        let head = taken.or_else(|| self.clean_up(wanted))?;
+        let head = taken.or_else(|| self.clean_up(nr_pages, align_pages))?;
         let (head, free) = self.trim(head, nr_pages, align_pages);
         self.note_use(nr_pages);
         // No count and no owner yet, for walks.
@@ -313,31 +313,39 @@ impl PageAlloc {
         let few = FEW_DIRTY_PAGES.max(nr_in_use / FEW_DIRTY_SHARE);
         // Twice as many, so that not each run that is taken has others released.
         let is_due = nr_in_use > self.most_in_use && self.nr_resident() > 2 * few;
-        let wanted = nr_pages.checked_add(align_pages - 1)?;
         let [first, second, _] = touches.preference(self.dirty.nr_pages);
-        let has = [first, second].into_iter().any(|kind| kind != FreeKind::Clean && self.list(kind).has(wanted));
+        let has = [first, second]
+            .into_iter()
+            .any(|kind| kind != FreeKind::Clean && self.list(kind).has(nr_pages, align_pages));
         (is_due && !has).then_some(few)
     }
 
-    /// Takes a clean run of at least `nr_pages` out of the bins.
-    fn take_clean(&mut self, nr_pages: u32) -> Option<PageIdx> {
-        if let Some(run) = self.clean.take(nr_pages) {
+    /// Takes a clean run in which `nr_pages` start at a multiple of `align_pages` out of the bins.
+    fn take_clean(&mut self, nr_pages: u32, align_pages: u32) -> Option<PageIdx> {
+        if let Some(run) = self.clean.take(nr_pages, align_pages) {
             return Some(run);
         }
-        if self.grow(nr_pages) { self.clean.take(nr_pages) } else { None }
+        let is_grown = self.grow(nr_pages.checked_add(align_pages - 1)?);
+        if is_grown { self.clean.take(nr_pages, align_pages) } else { None }
     }
 
-    /// When the region is at its end: all that is free made clean, since neighbours of several kinds may do together.
-    fn clean_up(&mut self, nr_pages: u32) -> Option<PageIdx> {
-        while let Some((run, kind)) = self.take_longest() {
-            let nr_pages = page(run).nr_pages();
-            if !release_memory(run, nr_pages) {
-                self.insert_alone(run, nr_pages, kind);
-                return None;
+    /// When the region is at its end: all that is free made of one kind, since neighbours may do together. Clean, or dirty if the kernel
+    /// takes no memory back.
+    fn clean_up(&mut self, nr_pages: u32, align_pages: u32) -> Option<PageIdx> {
+        while let Some((run, _)) = self.take_longest() {
+            let nr_run = page(run).nr_pages();
+            if release_memory(run, nr_run) {
+                self.insert(run, nr_run, FreeKind::Clean);
+                continue;
             }
-            self.insert(run, nr_pages, FreeKind::Clean);
+            self.insert(run, nr_run, FreeKind::Dirty);
+            while let Some(patchy) = self.patchy.longest() {
+                self.patchy.remove(patchy);
+                self.insert(patchy, page(patchy).nr_pages(), FreeKind::Dirty);
+            }
+            return self.dirty.take(nr_pages, align_pages);
         }
-        self.clean.take(nr_pages)
+        self.clean.take(nr_pages, align_pages)
     }
 
     /// Takes one of the longest runs that may be resident.

@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 use super::kind::CacheKindId;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-/// What a run of pages is, kept in its head. A head is never left stale: freeing a run makes it `Free` first.
+/// What a run of pages is, kept in its head. A head is never left stale: freeing a run makes it one of a free run first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum PageKind {
@@ -85,7 +85,7 @@ pub(crate) struct Lookup {
 
 /// A slab in a word: what is to be added to the lower half of an address in it to have the offset from its first object, and its kind.
 /// 0 for no slab.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SlabPlace(u64);
 
 impl SlabPlace {

@@ -20,7 +20,7 @@ pub(super) enum FreeKind {
     Clean,
     /// They were somebody's who may have touched some of them: those at the start, if any.
     Patchy,
-    /// They were used, and are resident.
+    /// They were used, and count as resident.
     Dirty,
 }
 
@@ -80,16 +80,22 @@ impl FreeRuns {
         self.nr_pages -= nr_pages as usize;
     }
 
-    /// Takes a run of at least `nr_pages`: the lowest of the closest length.
-    pub(super) fn take(&mut self, nr_pages: u32) -> Option<PageIdx> {
-        let run = self.closest(nr_pages)?;
+    /// Takes a run in which `nr_pages` start at a multiple of `align_pages`.
+    pub(super) fn take(&mut self, nr_pages: u32, align_pages: u32) -> Option<PageIdx> {
+        let run = self.find(nr_pages, align_pages)?;
         self.remove(run);
         Some(run)
     }
 
-    /// Whether there is a run of at least `nr_pages` to take.
-    pub(super) fn has(&self, nr_pages: u32) -> bool {
-        self.closest(nr_pages).is_some()
+    /// Whether there is such a run.
+    pub(super) fn has(&self, nr_pages: u32, align_pages: u32) -> bool {
+        self.find(nr_pages, align_pages).is_some()
+    }
+
+    /// The lowest of the closest length, if it starts there, or of the length in which there is such a place in any case.
+    fn find(&self, nr_pages: u32, align_pages: u32) -> Option<PageIdx> {
+        let closest = self.closest(nr_pages).filter(|run| run.0.is_multiple_of(align_pages));
+        closest.or_else(|| self.closest(nr_pages.checked_add(align_pages - 1)?))
     }
 
     fn closest(&self, nr_pages: u32) -> Option<PageIdx> {

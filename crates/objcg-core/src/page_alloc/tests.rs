@@ -26,18 +26,46 @@ fn bytes(run: &mut Run) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(run.address().as_ptr(), len) }
 }
 
+/// A run of the test's, with the tag that its first pages are filled with.
+struct Tagged {
+    run: Run,
+    tag: u8,
+    nr_tagged: u32,
+}
+
+impl Tagged {
+    /// Nobody else has written into the pages that have the tag.
+    fn check(&mut self) {
+        let tagged = &bytes(&mut self.run)[..self.nr_tagged as usize * PAGE_SIZE];
+        assert!(tagged.iter().all(|byte| *byte == self.tag), "somebody else wrote into a run");
+    }
+}
+
 #[test]
 fn random_runs_never_overlap_and_are_zero_when_they_say_so() {
     let mut random = Random(42);
-    let mut live: Vec<(Run, u8)> = Vec::new();
-    // Of both kinds, and each given back as either.
+    let mut live: Vec<Tagged> = Vec::new();
+    // Of both kinds, each given back as either; of half of them only the first page is touched, so that some are patchy.
     let touches = |random: &mut Random| if random.below(2) == 0 { Touches::All } else { Touches::Some };
-    for round in 0..4000u32 {
+    for round in 0..6000u32 {
         let tag = (round % 251 + 1) as u8;
         if live.len() > 60 || (!live.is_empty() && random.below(5) < 2) {
-            let (mut run, tag) = live.swap_remove(random.below(live.len() as u32) as usize);
-            assert!(bytes(&mut run).iter().all(|byte| *byte == tag), "somebody else wrote into a run");
-            free(run, touches(&mut random));
+            let mut it = live.swap_remove(random.below(live.len() as u32) as usize);
+            it.check();
+            free(it.run, touches(&mut random));
+            continue;
+        }
+        if !live.is_empty() && random.below(4) == 0 {
+            let at = random.below(live.len() as u32) as usize;
+            let it = &mut live[at];
+            let nr_pages = 1 + random.below(40);
+            if nr_pages < it.run.nr_pages {
+                shrink(&mut it.run, nr_pages);
+                it.nr_tagged = it.nr_tagged.min(nr_pages);
+            } else if nr_pages > it.run.nr_pages && extend(&mut it.run, nr_pages) {
+                assert_eq!(it.run.nr_pages, nr_pages);
+            }
+            it.check();
             continue;
         }
         let align_pages = 1 << random.below(6);
@@ -48,13 +76,14 @@ fn random_runs_never_overlap_and_are_zero_when_they_say_so() {
         if run.zeroed {
             assert!(bytes(&mut run).iter().all(|byte| *byte == 0), "a clean run has old bytes");
         }
-        bytes(&mut run).fill(tag);
-        live.push((run, tag));
+        let nr_tagged = if random.below(2) == 0 { 1 } else { nr_pages };
+        bytes(&mut run)[..nr_tagged as usize * PAGE_SIZE].fill(tag);
+        live.push(Tagged { run, tag, nr_tagged });
     }
-    let by_address: BTreeMap<u32, u32> = live.iter().map(|(run, _)| (run.head.0, run.nr_pages)).collect();
+    let by_address: BTreeMap<u32, u32> = live.iter().map(|it| (it.run.head.0, it.run.nr_pages)).collect();
     let ends = by_address.iter().map(|(head, nr_pages)| head + nr_pages);
     assert!(by_address.keys().skip(1).zip(ends).all(|(next, end)| end <= *next));
-    live.into_iter().for_each(|(run, _)| free(run, touches(&mut random)));
+    live.into_iter().for_each(|it| free(it.run, touches(&mut random)));
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(crate) trait Piled: Sized {
 
 pub(crate) struct Barn<S> {
     shelves: Lock<Shelves<S>>,
-    /// Whether there may be a full sheaf, for those who look without the lock: not 0 while there is one.
+    /// Not 0 if there was a full sheaf when the lock was last given back: for those who look without it, and may see it late.
     has_full: AtomicU32,
 }
 

@@ -81,7 +81,11 @@ impl SlabLists {
     /// Marks one object free. Slabs that may go are moved to `surplus`.
     fn put(&mut self, cache: &Cache, object: Homing, surplus: &mut RunHeap<SlabRun>) {
         let nr_objects = cache.nr_objects();
-        let Homing { slab, obj_idx } = object;
+        let Homing { slab, obj_idx, place } = object;
+        // Gone since it was looked up: the object was on its way twice.
+        if lookup(slab).place() != place {
+            die!("{:p}: double free of an object of {} bytes", cache.object_at(slab, obj_idx), cache.size());
+        }
         let Some(nr_free) = free_bits::put(page(slab), nr_objects, obj_idx) else {
             die!("{:p}: double free of an object of {} bytes", cache.object_at(slab, obj_idx), cache.size());
         };
@@ -117,6 +121,8 @@ const NR_AT_ONCE: usize = 32;
 struct Homing {
     slab: PageIdx,
     obj_idx: u32,
+    /// What the slab was when it was looked up.
+    place: SlabPlace,
 }
 
 impl Cache {
@@ -183,12 +189,13 @@ impl Cache {
     /// Gives the price of objects back and puts them into their slabs. They are looked up once, and without the lock.
     fn put(&self, mut objects: impl Iterator<Item = FreeObject>) {
         let mut surplus = RunHeap::EMPTY;
-        let mut batch = [Homing { slab: PageIdx::NONE, obj_idx: 0 }; NR_AT_ONCE];
+        let nothing = Homing { slab: PageIdx::NONE, obj_idx: 0, place: SlabPlace::NONE };
+        let mut batch = [nothing; NR_AT_ONCE];
         loop {
             let mut nr_objects = 0;
             let owners = batch.iter_mut().zip(&mut objects).map(|(homing, object)| {
                 let object = SlabObject::of(object.address());
-                *homing = Homing { slab: object.slab(), obj_idx: object.obj_idx };
+                *homing = Homing { slab: object.slab(), obj_idx: object.obj_idx, place: object.place };
                 nr_objects += 1;
                 object.owner_id()
             });
@@ -197,14 +204,15 @@ impl Cache {
             } else {
                 owners.for_each(drop);
             }
-            if nr_objects == 0 {
-                break;
-            }
             let mut lists = self.lists.lock();
             for object in &batch[..nr_objects] {
                 lists.put(self, *object, &mut surplus);
             }
             self.counters.change_taken(-(nr_objects as i64));
+            drop(lists);
+            if nr_objects < NR_AT_ONCE {
+                break;
+            }
         }
         self.destroy_slabs(surplus);
     }
@@ -255,7 +263,7 @@ impl Cache {
         }
     }
 
-    /// What is touched of a slab: of objects that are larger than a page perhaps not all.
+    /// What is touched of a slab: of dear objects, which are larger than a page, perhaps not all.
     fn touches(&self) -> Touches {
         if is_dear(self.size()) { Touches::Some } else { Touches::All }
     }

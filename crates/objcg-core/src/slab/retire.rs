@@ -6,24 +6,45 @@ use super::cache::Cache;
 use super::sheaf::Sheaf;
 use super::sheaf_size;
 use crate::cpu::CpuId;
-use crate::sync::{AtomicUsize, Ordering, OwnLines};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, OwnLines};
 
 /// So many CPUs are asked at most for what they have to spare: each costs a line of its slot.
 const NR_ASKED: usize = 4;
 
-/// One more than the highest CPU that ever put objects into its sheaves: most of those that are possible never come.
-static NR_CPUS_SEEN: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(1));
+/// The CPUs that ever put objects into their sheaves: most of those that are possible never come.
+static SEEN: OwnLines<Seen> = OwnLines(Seen {
+    end: AtomicUsize::new(1),
+    nr_cpus: AtomicUsize::new(1),
+    cpus: [const { AtomicU64::new(0) }; MAX_COUNTED / 64],
+});
+
+/// CPUs whose numbers are equal but for a multiple of this count as one.
+const MAX_COUNTED: usize = 1024;
+
+struct Seen {
+    /// One more than the highest.
+    end: AtomicUsize,
+    /// How many, at least 1.
+    nr_cpus: AtomicUsize,
+    cpus: [AtomicU64; MAX_COUNTED / 64],
+}
 
 /// That CPU has sheaves.
 pub(super) fn note_cpu(cpu: CpuId) {
-    if cpu.index() >= nr_cpus_seen() {
-        NR_CPUS_SEEN.0.fetch_max(cpu.index() + 1, Ordering::Relaxed);
+    let number = cpu.index() % MAX_COUNTED;
+    let (word, bit) = (&SEEN.0.cpus[number / 64], 1 << (number % 64));
+    if word.load(Ordering::Relaxed) & bit != 0 {
+        return;
     }
+    SEEN.0.end.fetch_max(cpu.index() + 1, Ordering::Relaxed);
+    word.fetch_or(bit, Ordering::Relaxed);
+    let nr_cpus = SEEN.0.cpus.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum();
+    SEEN.0.nr_cpus.fetch_max(nr_cpus, Ordering::Relaxed);
 }
 
-/// One more than the highest CPU that has sheaves.
+/// How many CPUs have sheaves.
 pub(super) fn nr_cpus_seen() -> usize {
-    NR_CPUS_SEEN.0.load(Ordering::Relaxed)
+    SEEN.0.nr_cpus.load(Ordering::Relaxed)
 }
 
 impl Cache {
@@ -100,7 +121,7 @@ impl Cache {
             return false;
         }
         // Others first each time, and nobody twice.
-        let nr_cpus = nr_cpus_seen();
+        let nr_cpus = SEEN.0.end.load(Ordering::Relaxed);
         let mut asked = (0..NR_ASKED.min(nr_cpus)).map(|nth| CpuId::fold((nr_slabs as usize + nth) % nr_cpus));
         match asked.find_map(|cpu| self.slot_if_made(cpu)?.take_spare()) {
             Some(spare) => {

@@ -13,9 +13,10 @@
 //! | smallest, while slabs stand empty | 2 … 4 | 4 KiB |
 //! | of objects above 8 KiB ([`is_dear`]), always | 1 | 32 KiB |
 //!
-//! With header and lid, 61 and 1,021 objects make sheaves of 512 bytes and 8 KiB. All that grew share [`EXTRA_BYTES`] and a part of the
-//! memory in use. When that is used up all lose half of what they have learnt: sizes, places in the barn, and how readily sheaves are
-//! emptied. So what was learnt once and is not needed any more is forgotten, and those that need it have it back at once.
+//! With header and lid, 61 and 1,021 objects make sheaves of 512 bytes and 8 KiB. Above the first size a sheaf may have its [`SHARE`] of the
+//! cache's places; to exceed that there are [`EXTRA_BYTES`] for all caches together. When that is used up and was asked for some more times
+//! all lose half of what they have learnt: sizes above their share, places in the barn, and how readily sheaves are emptied. So what
+//! was learnt once and is not needed any more is forgotten, and those that need it have it back at once.
 
 use super::barn::MAX_FULL;
 use super::retire;
@@ -60,7 +61,8 @@ const MIN_SLAB_BYTES: u64 = 32 << 10;
 
 /// Bytes of objects in all barns.
 static SHELVED: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(0));
-/// Bytes by which sheaf sizes exceed their share, at most, how often that was refused, and how often all forgot.
+/// Bytes by which sheaf sizes grew beyond their share, less half each time that all forgot; how often that was refused, and how often
+/// all forgot.
 static EXTRA: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(0));
 static NR_REFUSALS: AtomicU32 = AtomicU32::new(0);
 static HALVINGS: AtomicU32 = AtomicU32::new(0);
@@ -298,14 +300,19 @@ pub(super) fn unshelve(nr_bytes: usize) {
 /// Whether sheaves may exceed their share by so many bytes more. If not, and that has been said often, all forget.
 fn take_extra(nr_bytes: usize) -> bool {
     // Two at once may exceed the bound, or forget one of them.
-    let extra = EXTRA.0.load(Ordering::Relaxed) + nr_bytes;
-    if extra <= extra_bound() {
-        EXTRA.0.store(extra, Ordering::Relaxed);
+    let extra = EXTRA.0.load(Ordering::Relaxed);
+    let bound = extra_bound();
+    if extra + nr_bytes <= bound {
+        EXTRA.0.store(extra + nr_bytes, Ordering::Relaxed);
         return true;
+    }
+    // What is more than there is for all would be refused then, too.
+    if nr_bytes > bound {
+        return false;
     }
     if NR_REFUSALS.fetch_add(1, Ordering::Relaxed).wrapping_add(1).is_multiple_of(REFUSALS_TO_FORGET) {
         HALVINGS.fetch_add(1, Ordering::Relaxed);
-        EXTRA.0.store(0, Ordering::Relaxed);
+        EXTRA.0.store(extra / 2, Ordering::Relaxed);
     }
     false
 }
