@@ -6,7 +6,7 @@
 //!
 //! **Kinds.** What is free is *clean*, *dirty* or *patchy* ([`FreeKind`]). Slabs use up all of their pages and take dirty ones first, which
 //! are resident. Of an object that is larger than a page often only the start is touched, and then it leaves a patchy run, which it may be
-//! told by: its last page is not resident. Such objects take patchy runs, as they are, or clean pages, and leave some dirty ones to the slabs.
+//! told by: its last page is not resident. Such objects take patchy runs from their start on, or clean pages, and leave some dirty ones to the slabs.
 //!
 //! **Hysteresis.** Freed runs stay resident (dirty or patchy) up to a bound: 1.5 MiB plus 1/16 of the pages in use. Past it the
 //! longest runs are released until half the bound is left, so a loop that sits on the bound does not fault its pages in
@@ -185,7 +185,7 @@ pub(crate) fn extend(run: &mut Run, nr_pages: u32) -> bool {
     pages.take_at(behind, extra);
     pages.note_use(extra);
     // Of what has come nobody knows.
-    run.page().set_was_dirty(run.page().was_dirty() && extra <= run.nr_pages);
+    run.page().set_was_dirty(run.page().was_dirty() && extra < run.nr_pages);
     mark_used(run.head, nr_pages, run.page().kind());
     run.nr_pages = nr_pages;
     true
@@ -329,8 +329,8 @@ impl PageAlloc {
         if is_grown { self.clean.take(nr_pages, align_pages) } else { None }
     }
 
-    /// When the region is at its end: all that is free made of one kind, since neighbours may do together. Clean, or dirty if the kernel
-    /// takes no memory back.
+    /// When the region is at its end: all that is free made clean, since neighbours of several kinds may do together; or what is patchy
+    /// dirty, from where on the kernel takes no memory back.
     fn clean_up(&mut self, nr_pages: u32, align_pages: u32) -> Option<PageIdx> {
         while let Some((run, _)) = self.take_longest() {
             let nr_run = page(run).nr_pages();
@@ -343,9 +343,9 @@ impl PageAlloc {
                 self.patchy.remove(patchy);
                 self.insert(patchy, page(patchy).nr_pages(), FreeKind::Dirty);
             }
-            return self.dirty.take(nr_pages, align_pages);
+            break;
         }
-        self.clean.take(nr_pages, align_pages)
+        self.clean.take(nr_pages, align_pages).or_else(|| self.dirty.take(nr_pages, align_pages))
     }
 
     /// Takes one of the longest runs that may be resident.

@@ -82,7 +82,7 @@ impl SlabLists {
     fn put(&mut self, cache: &Cache, object: Homing, surplus: &mut RunHeap<SlabRun>) {
         let nr_objects = cache.nr_objects();
         let Homing { slab, obj_idx, place } = object;
-        // Gone since it was looked up: the object was on its way twice.
+        // As far as can be seen: if the slab has gone since the object was looked up, that was on its way twice.
         if lookup(slab).place() != place {
             die!("{:p}: double free of an object of {} bytes", cache.object_at(slab, obj_idx), cache.size());
         }
@@ -203,6 +203,9 @@ impl Cache {
                 hooks::discharge(owners, self.price());
             } else {
                 owners.for_each(drop);
+            }
+            if nr_objects == 0 {
+                break;
             }
             let mut lists = self.lists.lock();
             for object in &batch[..nr_objects] {

@@ -14,7 +14,7 @@ const NR_ASKED: usize = 4;
 /// The CPUs that ever put objects into their sheaves: most of those that are possible never come.
 static SEEN: OwnLines<Seen> = OwnLines(Seen {
     end: AtomicUsize::new(1),
-    nr_cpus: AtomicUsize::new(1),
+    nr_cpus: AtomicUsize::new(0),
     cpus: [const { AtomicU64::new(0) }; MAX_COUNTED / 64],
 });
 
@@ -24,7 +24,7 @@ const MAX_COUNTED: usize = 1024;
 struct Seen {
     /// One more than the highest.
     end: AtomicUsize,
-    /// How many, at least 1.
+    /// How many.
     nr_cpus: AtomicUsize,
     cpus: [AtomicU64; MAX_COUNTED / 64],
 }
@@ -37,14 +37,14 @@ pub(super) fn note_cpu(cpu: CpuId) {
         return;
     }
     SEEN.0.end.fetch_max(cpu.index() + 1, Ordering::Relaxed);
-    word.fetch_or(bit, Ordering::Relaxed);
-    let nr_cpus = SEEN.0.cpus.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum();
-    SEEN.0.nr_cpus.fetch_max(nr_cpus, Ordering::Relaxed);
+    if word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        SEEN.0.nr_cpus.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
-/// How many CPUs have sheaves.
+/// How many CPUs have sheaves, at least 1.
 pub(super) fn nr_cpus_seen() -> usize {
-    SEEN.0.nr_cpus.load(Ordering::Relaxed)
+    SEEN.0.nr_cpus.load(Ordering::Relaxed).max(1)
 }
 
 impl Cache {

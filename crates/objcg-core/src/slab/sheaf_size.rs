@@ -30,7 +30,7 @@ const LARGEST_BYTES: usize = 64 << 10;
 const LARGEST_OBJECTS: (usize, usize) = (4, 1021);
 const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
-/// What a CPU's sheaf may have of a cache's places, times the CPUs: with two sheaves each they hold at most twice as much.
+/// What a CPU's sheaf may grow to of a cache's places, times the CPUs. It is not taken down when places go or CPUs come, until all forget.
 const SHARE: (u64, u64) = (1, 4);
 /// Bytes by which all sheaf sizes together may exceed that or the first size: as many in a small process, whose caches have few places,
 /// less a part of the pages in use, down to the second.
@@ -38,7 +38,7 @@ const EXTRA_BYTES: (usize, usize) = (256 << 10, 16 << 10);
 const EXTRA_SHARE: usize = 16;
 /// When so many sheaves were refused to grow any further, it is time to forget.
 const REFUSALS_TO_FORGET: u32 = 32;
-/// A refill brings at most so many bytes of objects of up to 128 bytes, and of larger ones. What it brings and nobody wants yet adds to
+/// A refill brings at most so many bytes of objects of up to 128 bytes, and of larger ones, or two objects. What it brings and nobody wants yet adds to
 /// the slabs that are needed at a peak, as what sheaves keep when objects come back does not.
 const REFILL_BYTES: (usize, usize) = (8 << 10, 2 << 10);
 const SMALL_OBJECT: usize = 128;
@@ -153,8 +153,9 @@ impl SheafSize {
             learnt.store((value >> nr_missed).max(least.min(value)), Ordering::Relaxed);
         };
         let size = self.size.load(Ordering::Relaxed) as usize;
-        halve(&self.capacity, first(size).max(share_of(nr_places)).min(largest(size)));
-        halve(&self.before, first(size));
+        let own = first(size).max(share_of(nr_places)).min(largest(size));
+        halve(&self.capacity, own);
+        halve(&self.before, own);
         halve(&self.nr_shelved, 0);
         halve(&self.empty_share, EMPTY_SHARE.0);
     }
@@ -312,7 +313,8 @@ fn take_extra(nr_bytes: usize) -> bool {
     }
     if NR_REFUSALS.fetch_add(1, Ordering::Relaxed).wrapping_add(1).is_multiple_of(REFUSALS_TO_FORGET) {
         HALVINGS.fetch_add(1, Ordering::Relaxed);
-        EXTRA.0.store(extra / 2, Ordering::Relaxed);
+        // Room for whoever asked last, at least.
+        EXTRA.0.store((extra / 2).min(bound - nr_bytes), Ordering::Relaxed);
     }
     false
 }
@@ -362,7 +364,7 @@ const fn within(nr_objects: usize, (least, most): (usize, usize)) -> u32 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{EMPTY_SHARE, HALVINGS, SheafSize, first, largest};
+    use super::{EMPTY_SHARE, HALVINGS, SheafSize, first, largest, retire, share_of};
     use crate::sync::Ordering;
 
     /// Objects go to the slabs and come back, again and again.
@@ -397,6 +399,23 @@ mod tests {
         HALVINGS.fetch_add(100, Ordering::Relaxed);
         assert_eq!(size.capacity(0), first(1024));
         assert_eq!(size.empty_share.load(Ordering::Relaxed), EMPTY_SHARE.0);
+    }
+
+    #[test]
+    fn what_is_within_the_share_of_the_places_is_not_forgotten() {
+        let size = SheafSize::for_objects(512);
+        let nr_places = 4 * u64::from(3 * first(512)) * retire::nr_cpus_seen() as u64;
+        let share = share_of(nr_places);
+        assert!(share > first(512) && share < largest(512));
+        for _ in 0..100 {
+            size.note_put(nr_places);
+            size.note_take(nr_places);
+        }
+        HALVINGS.fetch_add(100, Ordering::Relaxed);
+        assert!((share / 2 + 1..=share).contains(&size.capacity(nr_places)));
+        // Of fewer places the share is smaller.
+        HALVINGS.fetch_add(100, Ordering::Relaxed);
+        assert_eq!(size.capacity(0), first(512));
     }
 
     #[test]
