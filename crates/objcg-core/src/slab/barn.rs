@@ -12,7 +12,7 @@
 
 use core::iter;
 
-use crate::sync::{AtomicU32, Lock, Ordering};
+use crate::sync::Lock;
 
 /// The most full sheaves that may be there: see [`SheafSize`](super::sheaf_size::SheafSize).
 pub(super) const MAX_FULL: usize = if cfg!(loom) { 1 } else { 64 };
@@ -35,8 +35,6 @@ pub(crate) trait Piled: Sized {
 
 pub(crate) struct Barn<S> {
     shelves: Lock<Shelves<S>>,
-    /// Not 0 if there was a full sheaf when the lock was last given back: for those who look without it, and may see it late.
-    has_full: AtomicU32,
 }
 
 struct Shelves<S> {
@@ -57,22 +55,18 @@ struct Pile<S> {
 impl<S: Piled> Barn<S> {
     #[cfg(not(loom))]
     pub(super) const fn new() -> Self {
-        Barn { shelves: Lock::new(Shelves::EMPTY), has_full: AtomicU32::new(0) }
+        Barn { shelves: Lock::new(Shelves::EMPTY) }
     }
 
     #[cfg(loom)]
     pub(super) fn new() -> Self {
-        Barn { shelves: Lock::new(Shelves::EMPTY), has_full: AtomicU32::new(0) }
+        Barn { shelves: Lock::new(Shelves::EMPTY) }
     }
 
     /// Trades an empty sheaf for a full one; `Err` gives the empty one back when there is no full one.
     pub(super) fn trade_empty(&self, empty: S) -> Result<Traded<S>, S> {
-        // A full one that comes just now is not missed: its CPU, or the next refill, finds it.
-        if self.has_full.load(Ordering::Relaxed) == 0 {
-            return Err(empty);
-        }
         let mut shelves = self.shelves.lock();
-        let Some(full) = self.take_full_of(&mut shelves) else { return Err(empty) };
+        let Some(full) = shelves.take_full() else { return Err(empty) };
         let surplus = shelves.empty.push(empty, MAX_EMPTY).err();
         Ok(Traded { sheaf: full, surplus })
     }
@@ -82,9 +76,7 @@ impl<S: Piled> Barn<S> {
     pub(super) fn trade_full(&self, full: S, limit: usize) -> Result<Stored<S>, S> {
         let mut shelves = self.shelves.lock();
         shelves.full.push(full, limit)?;
-        let stored = Stored { empty: shelves.empty.pop(), idle: shelves.take_idle() };
-        self.note_full(&shelves);
-        Ok(stored)
+        Ok(Stored { empty: shelves.empty.pop(), idle: shelves.take_idle() })
     }
 
     /// Takes an empty sheaf.
@@ -94,21 +86,7 @@ impl<S: Piled> Barn<S> {
 
     /// Takes a full sheaf.
     pub(super) fn take_full(&self) -> Option<S> {
-        self.take_full_of(&mut self.shelves.lock())
-    }
-
-    fn take_full_of(&self, shelves: &mut Shelves<S>) -> Option<S> {
-        let full = shelves.take_full();
-        self.note_full(shelves);
-        full
-    }
-
-    /// Says whether there is a full sheaf, when that has changed.
-    fn note_full(&self, shelves: &Shelves<S>) {
-        let has_full = u32::from(shelves.full.len > 0);
-        if self.has_full.load(Ordering::Relaxed) != has_full {
-            self.has_full.store(has_full, Ordering::Relaxed);
-        }
+        self.shelves.lock().take_full()
     }
 
     /// Visits the full sheaves.

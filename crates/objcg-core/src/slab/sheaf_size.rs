@@ -412,7 +412,9 @@ mod tests {
             size.note_take(nr_places);
         }
         HALVINGS.fetch_add(100, Ordering::Relaxed);
-        assert!((share / 2 + 1..=share).contains(&size.capacity(nr_places)));
+        let capacity = size.capacity(nr_places);
+        // In other tests more CPUs may come, which make it smaller.
+        assert!((share_of(nr_places) / 2 + 1..=share).contains(&capacity));
         // Of fewer places the share is smaller.
         HALVINGS.fetch_add(100, Ordering::Relaxed);
         assert_eq!(size.capacity(0), first(512));
