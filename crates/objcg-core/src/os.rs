@@ -108,7 +108,7 @@ pub(crate) unsafe fn release(addr: NonNull<u8>, nr_bytes: usize) -> bool {
         && keeping_errno(|| unsafe { libc::madvise(addr.as_ptr().cast(), nr_bytes, libc::MADV_DONTNEED) == 0 })
 }
 
-/// Whether the page at `addr` occupies memory, as far as the kernel says.
+/// Whether the page at `addr` occupies memory. Where the kernel does not say (a filter on system calls), it does.
 ///
 /// # Safety
 /// The page is committed.

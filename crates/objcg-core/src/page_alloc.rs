@@ -210,7 +210,7 @@ pub(crate) fn shrink(run: &mut Run, nr_pages: u32) {
 pub struct PageStat {
     /// Bytes of runs in use, by slabs, large objects and the engine itself.
     pub used_bytes: usize,
-    /// Bytes of free runs that are still resident.
+    /// Bytes of free runs that may still be resident: of what a large object left all pages count, if it touched them or not.
     pub dirty_bytes: usize,
     /// Times that a run went back to the operating system since the start.
     pub nr_releases: u64,

@@ -189,7 +189,7 @@ impl HeapStat {
         self.slab_object_bytes + self.large_bytes + self.huge_bytes
     }
 
-    /// Bytes held of the operating system: runs in use, free runs that are resident, huge objects.
+    /// Bytes held of the operating system: runs in use, free runs that may be resident, huge objects.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         (self.pages.used_bytes + self.pages.dirty_bytes) as u64 + self.huge_bytes

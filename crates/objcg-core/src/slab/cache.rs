@@ -18,7 +18,7 @@ use super::{free_bits, meta};
 use crate::cpu::Stacks;
 use crate::hooks;
 use crate::os::PAGE_SIZE;
-use crate::page_alloc::{self, CacheKindId, Lookup, PageIdx, SlabPlace};
+use crate::page_alloc::{CacheKindId, Lookup, SlabPlace};
 use crate::report::die;
 use crate::size_class::{NR_CLASSES, SizeClass, SlabGeometry, is_dear};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
@@ -263,10 +263,11 @@ impl Cache {
         unsafe { slab.add(self.nr_first.load(Ordering::Relaxed) as usize) }
     }
 
-    /// Where an object of a slab is.
-    pub(super) fn object_at(&self, slab: PageIdx, obj_idx: u32) -> NonNull<u8> {
+    /// Where an object of a slab is, whose first one is there.
+    #[inline]
+    pub(super) fn object_at(&self, first: NonNull<u8>, obj_idx: u32) -> NonNull<u8> {
         // SAFETY: objects of a slab lie inside its run.
-        unsafe { self.first_object(page_alloc::address(slab)).add(obj_idx as usize * self.size()) }
+        unsafe { first.add(obj_idx as usize * self.size()) }
     }
 
     /// Whether the bits of its slabs are in them, before the first object.

@@ -63,13 +63,11 @@ impl SlabLists {
         found: &mut impl FnMut(FreeObject),
     ) -> u32 {
         let head = page(slab);
-        let base = cache.first_object(page_alloc::address(slab));
+        let first = cache.first_object(page_alloc::address(slab));
         let nr_free = head.nr_free().load(Ordering::Relaxed);
         let Some((nr_objects, owner)) = cache.offer(&Run::of_head(slab), nr_free.min(want), purse) else { return 0 };
         let nr_taken = free_bits::take(head, cache.nr_objects(), nr_objects, |obj_idx| {
-            // SAFETY: objects of a slab lie inside its run.
-            let address = unsafe { base.add(obj_idx as usize * cache.size()) };
-            found(FreeObject::of_slab(address, owner));
+            found(FreeObject::of_slab(cache.object_at(first, obj_idx), owner));
         });
         if nr_objects == nr_free {
             self.partial.remove(slab);
@@ -82,17 +80,17 @@ impl SlabLists {
     fn put(&mut self, cache: &Cache, object: Homing, surplus: &mut RunHeap<SlabRun>) {
         let nr_objects = cache.nr_objects();
         let Homing { slab, obj_idx, place } = object;
-        // As far as can be seen: if the slab has gone since the object was looked up, that was on its way twice.
-        if lookup(slab).place() != place {
-            die!("{:p}: double free of an object of {} bytes", cache.object_at(slab, obj_idx), cache.size());
-        }
-        let Some(nr_free) = free_bits::put(page(slab), nr_objects, obj_idx) else {
-            die!("{:p}: double free of an object of {} bytes", cache.object_at(slab, obj_idx), cache.size());
+        // If the slab has gone since the object was looked up, as far as can be seen, that was on its way twice.
+        let is_there = lookup(slab).place() == place;
+        let nr_free = if is_there { free_bits::put(page(slab), nr_objects, obj_idx) } else { None };
+        let Some(nr_free) = nr_free else {
+            let object = cache.object_at(cache.first_object(page_alloc::address(slab)), obj_idx);
+            die!("{object:p}: double free of an object of {} bytes", cache.size());
         };
         // Here, under the lock: a vector may have come, with its old owner, since it was discharged.
         let vector = OwnerVector::load(&lookup(slab).obj_exts);
         if vector.sole_owner().is_none() {
-            // SAFETY: the slab has such an object, and goes, if this was its last one, after that.
+            // SAFETY: the object was found in this slab, which the lists have until after that, if this was its last one.
             unsafe { vector.word(obj_idx) }.store(ROOT_VESSEL, Ordering::Relaxed);
         }
         if nr_free == 1 && nr_objects > 1 {
