@@ -15,9 +15,7 @@ use core::iter;
 use crate::sync::Lock;
 
 /// The most full sheaves that may be there: see [`SheafSize`](super::sheaf_size::SheafSize).
-pub(super) const MAX_FULL: usize = if cfg!(loom) { 1 } else { 64 };
-/// The most empty ones: they cost memory, and others are soon made.
-const MAX_EMPTY: usize = 1;
+pub(super) const MAX_FULL: u32 = if cfg!(loom) { 1 } else { 64 };
 /// Full sheaves that come between two looks at how many are idle.
 const STORED_TO_LOOK: u32 = 32;
 
@@ -39,17 +37,18 @@ pub(crate) struct Barn<S> {
 
 struct Shelves<S> {
     full: Pile<S>,
-    empty: Pile<S>,
-    /// The fewest full sheaves since the last look, and how many came since then.
-    fewest: usize,
+    /// One at most: they cost memory, and others are soon made.
+    empty: Option<S>,
+    /// Full sheaves that came since the last look, and those that are to go.
     nr_stored: u32,
-    /// Full sheaves that are to go.
-    nr_idle: usize,
+    nr_idle: u32,
 }
 
 struct Pile<S> {
     top: Option<S>,
-    len: usize,
+    len: u32,
+    /// The fewest since the last look.
+    fewest: u32,
 }
 
 impl<S: Piled> Barn<S> {
@@ -66,27 +65,27 @@ impl<S: Piled> Barn<S> {
     /// Trades an empty sheaf for a full one; `Err` gives the empty one back when there is no full one.
     pub(super) fn trade_empty(&self, empty: S) -> Result<Traded<S>, S> {
         let mut shelves = self.shelves.lock();
-        let Some(full) = shelves.take_full() else { return Err(empty) };
-        let surplus = shelves.empty.push(empty, MAX_EMPTY).err();
+        let Some(full) = shelves.full.pop() else { return Err(empty) };
+        let surplus = shelves.keep_empty(empty);
         Ok(Traded { sheaf: full, surplus })
     }
 
     /// Stores a full sheaf, if fewer than `limit` are there, and takes an empty one in return where there is one.
     /// `Err` gives the full one back.
-    pub(super) fn trade_full(&self, full: S, limit: usize) -> Result<Stored<S>, S> {
+    pub(super) fn trade_full(&self, full: S, limit: u32) -> Result<Stored<S>, S> {
         let mut shelves = self.shelves.lock();
         shelves.full.push(full, limit)?;
-        Ok(Stored { empty: shelves.empty.pop(), idle: shelves.take_idle() })
+        Ok(Stored { empty: shelves.empty.take(), idle: shelves.take_idle() })
     }
 
     /// Takes an empty sheaf.
     pub(super) fn take_empty(&self) -> Option<S> {
-        self.shelves.lock().empty.pop()
+        self.shelves.lock().empty.take()
     }
 
     /// Takes a full sheaf.
     pub(super) fn take_full(&self) -> Option<S> {
-        self.shelves.lock().take_full()
+        self.shelves.lock().full.pop()
     }
 
     /// Visits the full sheaves.
@@ -114,25 +113,26 @@ impl<S: Piled> Barn<S> {
 }
 
 impl<S: Piled> Shelves<S> {
-    const EMPTY: Shelves<S> = Shelves { full: Pile::EMPTY, empty: Pile::EMPTY, fewest: 0, nr_stored: 0, nr_idle: 0 };
+    const EMPTY: Shelves<S> = Shelves { full: Pile::EMPTY, empty: None, nr_stored: 0, nr_idle: 0 };
 
-    fn take_full(&mut self) -> Option<S> {
-        let full = self.full.pop();
-        self.fewest = self.fewest.min(self.full.len);
-        full
+    /// Keeps an empty sheaf, or returns it if there is one.
+    fn keep_empty(&mut self, empty: S) -> Option<S> {
+        if self.empty.is_some() {
+            return Some(empty);
+        }
+        self.empty = Some(empty);
+        None
     }
 
     /// Counts a full sheaf that has come; takes the one that has waited longest, if some are idle.
     fn take_idle(&mut self) -> Option<S> {
         self.nr_stored += 1;
         if self.nr_stored == STORED_TO_LOOK {
-            self.nr_idle = self.fewest.div_ceil(2);
-            (self.fewest, self.nr_stored) = (self.full.len, 0);
+            self.nr_idle = self.full.fewest.div_ceil(2);
+            (self.full.fewest, self.nr_stored) = (self.full.len, 0);
         }
         self.nr_idle = self.nr_idle.checked_sub(1)?;
-        let idle = self.full.take_oldest();
-        self.fewest = self.fewest.min(self.full.len);
-        idle
+        self.full.take_oldest()
     }
 }
 
@@ -149,29 +149,25 @@ pub(super) struct Stored<S> {
 }
 
 impl<S: Piled> Pile<S> {
-    const EMPTY: Pile<S> = Pile { top: None, len: 0 };
+    const EMPTY: Pile<S> = Pile { top: None, len: 0, fewest: 0 };
 
-    fn push(&mut self, item: S, limit: usize) -> Result<(), S> {
+    fn push(&mut self, mut item: S, limit: u32) -> Result<(), S> {
         debug_assert!(limit <= MAX_FULL);
         if self.len >= limit {
             return Err(item);
         }
-        self.lay(item);
-        Ok(())
-    }
-
-    fn lay(&mut self, mut item: S) {
         if let Some(below) = self.top.take() {
             item.put_on(below);
         }
         self.top = Some(item);
         self.len += 1;
+        Ok(())
     }
 
     fn pop(&mut self) -> Option<S> {
         let mut item = self.top.take()?;
         self.top = item.take_off();
-        self.len -= 1;
+        self.shorten();
         Some(item)
     }
 
@@ -184,8 +180,14 @@ impl<S: Piled> Pile<S> {
         for _ in 2..self.len {
             last_but_one = last_but_one.below_mut()?;
         }
+        let oldest = last_but_one.take_off();
+        self.shorten();
+        oldest
+    }
+
+    fn shorten(&mut self) {
         self.len -= 1;
-        last_but_one.take_off()
+        self.fewest = self.fewest.min(self.len);
     }
 
     /// The newest first.

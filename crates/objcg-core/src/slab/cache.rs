@@ -64,19 +64,26 @@ pub(crate) struct Cache {
     // What changes.
     /// How large its sheaves are to be.
     pub(super) sheaf_size: SheafSize,
-    pub(super) counters: Counters,
-    pub(super) lists: Lock<SlabLists>,
+    // A line that each move between sheaves and slabs takes from the CPU that had it last: all that is written then.
     pub(super) barn: Barn<Sheaf>,
+    pub(super) lists: Lock<SlabLists>,
+    /// Objects that are not free in their slab: with the user or in a sheaf. Changed under the lock of the lists.
+    nr_taken: AtomicU64,
+    // What changes when slabs come and go.
+    pub(super) counters: Counters,
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(mem::offset_of!(Cache, nr_first) < 64 && mem::offset_of!(Cache, sheaf_size) == 64);
+const _: () = assert!(
+    mem::offset_of!(Cache, nr_first) < 64
+        && mem::offset_of!(Cache, sheaf_size) == 64
+        && mem::offset_of!(Cache, barn) == 128
+        && mem::offset_of!(Cache, counters) == 192
+);
 
 /// What a cache holds. Relaxed: each is exact by itself, a set of them only at a quiet point.
 pub(super) struct Counters {
     pub(super) nr_slabs: AtomicU64,
-    /// Objects that are not free in their slab: with the user or in a sheaf. Changed under the lock of the lists.
-    pub(super) nr_taken: AtomicU64,
     pub(super) owner_bytes: AtomicU64,
     /// The most slabs that there were when no other CPU had objects to spare.
     pub(super) most_slabs: AtomicU64,
@@ -84,20 +91,8 @@ pub(super) struct Counters {
 
 impl Counters {
     #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of a static")]
-    const NONE: Counters = Counters {
-        nr_slabs: AtomicU64::new(0),
-        nr_taken: AtomicU64::new(0),
-        owner_bytes: AtomicU64::new(0),
-        most_slabs: AtomicU64::new(0),
-    };
-}
-
-impl Counters {
-    /// So many objects are taken from their slabs, or put back. Under the lock of the lists.
-    pub(super) fn change_taken(&self, change: i64) {
-        let nr_taken = self.nr_taken.load(Ordering::Relaxed);
-        self.nr_taken.store(nr_taken.wrapping_add_signed(change), Ordering::Relaxed);
-    }
+    const NONE: Counters =
+        Counters { nr_slabs: AtomicU64::new(0), owner_bytes: AtomicU64::new(0), most_slabs: AtomicU64::new(0) };
 }
 
 /// A cache's holdings, in objects and bytes. Exact at a quiet point.
@@ -128,9 +123,10 @@ impl Cache {
         held_for_fork: AtomicPtr::new(core::ptr::null_mut()),
         has_owners: AtomicU32::new(0),
         nr_first: AtomicU32::new(0),
-        counters: Counters::NONE,
-        lists: Lock::new(SlabLists::EMPTY),
         barn: Barn::new(),
+        lists: Lock::new(SlabLists::EMPTY),
+        nr_taken: AtomicU64::new(0),
+        counters: Counters::NONE,
     };
 
     /// A cache of the engine's own memory: no sheaves, and nothing outside of its slabs. The bits are in the slab where the descriptor has
@@ -338,8 +334,19 @@ impl Cache {
             nr_slabs,
             slab_bytes: nr_slabs * self.nr_pages() as u64 * PAGE_SIZE as u64,
             owner_bytes: self.counters.owner_bytes.load(Ordering::Relaxed),
-            nr_objects: self.counters.nr_taken.load(Ordering::Relaxed),
+            nr_objects: self.nr_taken(),
         }
+    }
+
+    /// So many objects are taken from their slabs, or put back. Under the lock of the lists.
+    pub(super) fn change_taken(&self, change: i64) {
+        let nr_taken = self.nr_taken();
+        self.nr_taken.store(nr_taken.wrapping_add_signed(change), Ordering::Relaxed);
+    }
+
+    /// Objects that are not free in their slab. Exact at a quiet point.
+    pub(super) fn nr_taken(&self) -> u64 {
+        self.nr_taken.load(Ordering::Relaxed)
     }
 
     /// An object is about to be charged.

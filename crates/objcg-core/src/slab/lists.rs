@@ -72,7 +72,7 @@ impl SlabLists {
         if nr_objects == nr_free {
             self.partial.remove(slab);
         }
-        cache.counters.change_taken(i64::from(nr_taken));
+        cache.change_taken(i64::from(nr_taken));
         nr_taken
     }
 
@@ -209,7 +209,7 @@ impl Cache {
             for object in &batch[..nr_objects] {
                 lists.put(self, *object, &mut surplus);
             }
-            self.counters.change_taken(-(nr_objects as i64));
+            self.change_taken(-(nr_objects as i64));
             drop(lists);
             if nr_objects < NR_AT_ONCE {
                 break;

@@ -106,8 +106,7 @@ impl Cache {
 
     /// Empties all sheaves if it is they that hold the slabs.
     pub(super) fn let_slabs_go(&self) {
-        let nr_taken = self.counters.nr_taken.load(Ordering::Relaxed);
-        if self.sheaf_size.is_holding_slabs(nr_taken, self.nr_places()) {
+        if self.sheaf_size.is_holding_slabs(self.nr_taken(), self.nr_places()) {
             self.shrink_to(self.keep_empty());
         }
     }

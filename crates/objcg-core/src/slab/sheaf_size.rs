@@ -44,8 +44,8 @@ const REFILL_BYTES: (usize, usize) = (8 << 10, 2 << 10);
 const SMALL_OBJECT: usize = 128;
 const MIN_REFILL: usize = 2;
 /// A barn may store so many sheaves at first, and as it grows so many objects.
-const SHELVED_SHEAVES: usize = 16;
-const SHELVED_OBJECTS: usize = 4096;
+const SHELVED_SHEAVES: u32 = 16;
+const SHELVED_OBJECTS: u32 = 4096;
 /// Bytes of objects that may wait in all barns together: this, and a share of the pages in use.
 const SHELVED_BYTES: usize = 5 << 18;
 const SHELVED_SHARE: usize = 8;
@@ -171,11 +171,11 @@ impl SheafSize {
     }
 
     /// Full sheaves that may wait in the barn: none while slabs stand empty.
-    pub(super) fn barn_limit(&self) -> usize {
+    pub(super) fn barn_limit(&self) -> u32 {
         if self.lets_slabs_go() || !self.has_spare() {
             0
         } else {
-            SHELVED_SHEAVES.max(self.nr_shelved.load(Ordering::Relaxed) as usize)
+            SHELVED_SHEAVES.max(self.nr_shelved.load(Ordering::Relaxed))
         }
     }
 
@@ -227,8 +227,8 @@ impl SheafSize {
         let size = self.size.load(Ordering::Relaxed) as usize;
         let capacity = self.capacity(nr_places);
         if capacity == largest(size) {
-            let most = (SHELVED_OBJECTS / capacity.max(1) as usize).min(MAX_FULL);
-            self.nr_shelved.store((2 * self.barn_limit()).min(most) as u32, Ordering::Relaxed);
+            let most = (SHELVED_OBJECTS / capacity.max(1)).min(MAX_FULL);
+            self.nr_shelved.store((2 * self.barn_limit()).min(most), Ordering::Relaxed);
         }
         self.grow(nr_places);
     }

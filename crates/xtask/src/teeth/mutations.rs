@@ -290,7 +290,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         file: "slab/barn.rs",
-        from: "let surplus = shelves.empty.push(empty, MAX_EMPTY).err();",
+        from: "let surplus = shelves.keep_empty(empty);",
         to: "drop(empty);\n        let surplus = None;",
         model: "slab::barn::models::loom_barn_keeps_every_sheaf_once",
         breaks: "a traded sheaf is lost",
