@@ -17,6 +17,7 @@
 
 mod afar;
 mod area;
+mod prefetch;
 
 use crate::os;
 use crate::sync::{AtomicUsize, Ordering};
@@ -26,6 +27,7 @@ pub(crate) use area::{
     CpuWords, NR_WORDS, Stacks, Words, drift, empty, fence, has_words, hold_for_fork, release_after_fork,
 };
 pub(crate) use objcg_rseq::{END, NO_OBJECT, THREAD_WORD_AT_FIRST};
+pub(crate) use prefetch::prefetch;
 
 /// More CPUs than this share slots: ids fold onto the ones below.
 pub(crate) const MAX_CPUS: usize = 1024;

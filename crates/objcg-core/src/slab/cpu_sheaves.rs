@@ -441,6 +441,7 @@ impl Pair {
     fn alloc_slow(&mut self, cache: &Cache, went_up: &mut bool) -> Option<FreeObject> {
         if self.spare.as_ref().is_some_and(|spare| !spare.is_empty()) {
             mem::swap(&mut self.main, &mut self.spare);
+            self.main.iter().for_each(Sheaf::prefetch);
             return self.main.as_mut().and_then(Sheaf::pop);
         }
         let empty = self.main.take().and_then(|empty| cache.resized(empty)).or_else(|| cache.new_sheaf());
@@ -456,6 +457,7 @@ impl Pair {
                 if let Some(surplus) = traded.surplus {
                     surplus.free();
                 }
+                traded.sheaf.prefetch();
                 self.main.insert(traded.sheaf)
             }
             Err(empty) => {

@@ -31,11 +31,11 @@ const LARGEST_OBJECTS: (usize, usize) = (4, 1021);
 const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// What a CPU's sheaf may grow to of a cache's places, times the CPUs. It is not taken down when places go or CPUs come, until all forget.
-const SHARE: (u64, u64) = (1, 4);
+const SHARE: (u64, u64) = (1, 10);
 /// Bytes by which all sheaf sizes together may exceed that or the first size: as many in a small process, whose caches have few places,
 /// less a part of the pages in use, down to the second.
-const EXTRA_BYTES: (usize, usize) = (256 << 10, 16 << 10);
-const EXTRA_SHARE: usize = 16;
+const EXTRA_BYTES: (usize, usize) = (1 << 20, 16 << 10);
+const EXTRA_SHARE: usize = 8;
 /// When so many sheaves were refused to grow any further, it is time to forget.
 const REFUSALS_TO_FORGET: u32 = 32;
 /// A refill brings at most so many bytes of objects of up to 128 bytes, and of larger ones, or two objects. What it brings and nobody wants yet adds to
@@ -48,7 +48,7 @@ const SHELVED_SHEAVES: u32 = 16;
 const SHELVED_OBJECTS: u32 = 4096;
 /// Bytes of objects that may wait in all barns together: this, and a share of the pages in use.
 const SHELVED_BYTES: usize = 5 << 18;
-const SHELVED_SHARE: usize = 8;
+const SHELVED_SHARE: usize = 2;
 /// Slabs with fewer than one object in this many places stand nearly empty. The second is for caches whose objects came back
 /// every time that their sheaves were emptied.
 const EMPTY_SHARE: (u32, u32) = (4, 256);
