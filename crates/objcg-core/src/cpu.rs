@@ -17,6 +17,7 @@
 
 mod afar;
 mod area;
+#[cfg(target_arch = "x86_64")]
 mod prefetch;
 
 use crate::os;
@@ -27,6 +28,7 @@ pub(crate) use area::{
     CpuWords, NR_WORDS, Stacks, Words, drift, empty, fence, has_words, hold_for_fork, release_after_fork,
 };
 pub(crate) use objcg_rseq::{END, NO_OBJECT, THREAD_WORD_AT_FIRST};
+#[cfg(target_arch = "x86_64")]
 pub(crate) use prefetch::prefetch;
 
 /// More CPUs than this share slots: ids fold onto the ones below.
@@ -158,6 +160,10 @@ pub(crate) fn thread_word() -> u64 {
 pub(crate) fn replace_thread_word(word: u64) -> u64 {
     word::replace(word)
 }
+
+/// Other architectures have no stable way to give the hint.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn prefetch(_: core::ptr::NonNull<u8>) {}
 
 #[cfg(all(
     any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")),
