@@ -161,7 +161,7 @@ pub(crate) fn replace_thread_word(word: u64) -> u64 {
     word::replace(word)
 }
 
-/// Other architectures have no stable way to give the hint.
+/// For other architectures there is no stable intrinsic.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn prefetch(_: core::ptr::NonNull<u8>) {}
 

@@ -4,7 +4,7 @@
 //! producer and a consumer on different CPUs trade whole sheaves without touching the slab lists. One barn a node; there
 //! is one node so far.
 //!
-//! Sheaves lie in piles that are linked through the sheaves themselves: room for as many as a busy cache may have would be two thirds
+//! Full sheaves lie in a pile that is linked through the sheaves themselves: room for as many as a busy cache may have would be two thirds
 //! of each cache, and most never have one.
 //!
 //! What a barn has it needed once, in the worst moment; without more it would keep that for ever. So it looks now and then at how few

@@ -64,12 +64,12 @@ pub(crate) struct Cache {
     // What changes.
     /// How large its sheaves are to be.
     pub(super) sheaf_size: SheafSize,
-    // A line that each move between sheaves and slabs takes from the CPU that had it last: all that is written then.
+    // A line that each move between sheaves and slabs takes from the CPU that had it last.
     pub(super) barn: Barn<Sheaf>,
     pub(super) lists: Lock<SlabLists>,
     /// Objects that are not free in their slab: with the user or in a sheaf. Changed under the lock of the lists.
     nr_taken: AtomicU64,
-    // What changes when slabs come and go.
+    // What changes less often.
     pub(super) counters: Counters,
 }
 

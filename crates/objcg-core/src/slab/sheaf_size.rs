@@ -364,7 +364,7 @@ const fn within(nr_objects: usize, (least, most): (usize, usize)) -> u32 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{EMPTY_SHARE, HALVINGS, SheafSize, first, largest, retire, share_of};
+    use super::{EMPTY_SHARE, HALVINGS, SHARE, SheafSize, first, largest, retire, share_of};
     use crate::sync::Ordering;
 
     /// Objects go to the slabs and come back, again and again.
@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn what_is_within_the_share_of_the_places_is_not_forgotten() {
         let size = SheafSize::for_objects(512);
-        let nr_places = 4 * u64::from(3 * first(512)) * retire::nr_cpus_seen() as u64;
+        let nr_places = u64::from(3 * first(512)) * SHARE.1 / SHARE.0 * retire::nr_cpus_seen() as u64;
         let share = share_of(nr_places);
         assert!(share > first(512) && share < largest(512));
         for _ in 0..100 {
