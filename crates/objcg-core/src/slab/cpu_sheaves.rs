@@ -2,7 +2,7 @@
 //!
 //! Allocation pops from the main sheaf; when it is empty the spare takes its place, then a full sheaf from the barn, then
 //! a refill from the slabs, which may get another CPU's spare before ([`super::retire`]). Free is the mirror image. So a
-//! loop on the boundary of a sheaf swaps two pointers; a batch of objects moves under one lock.
+//! loop on the boundary of a sheaf swaps two pointers and prefetches; a batch of objects moves under one lock.
 //!
 //! # The two arms
 //!

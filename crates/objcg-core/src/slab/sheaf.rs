@@ -41,7 +41,7 @@ union Bottom {
     below: ManuallyDrop<Option<Sheaf>>,
 }
 
-/// So many objects are fetched ahead: cache lines of some 8 KiB, which leaves the most of a first-level cache alone.
+/// So many objects are fetched ahead: at most 8 KiB of cache lines. Of objects of large powers of two they share few sets of a first-level cache.
 const NR_PREFETCHED: usize = 128;
 
 const PLACE_BYTES: usize = size_of::<usize>();
