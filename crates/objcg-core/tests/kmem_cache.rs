@@ -82,10 +82,26 @@ fn sheaves_of_all_cpus_hold_a_bounded_number_of_objects() {
         // SAFETY: just allocated.
         unsafe { cache.free_on(to, object) };
     }
-    // Two sheaves a CPU and four in the barn, of 16 objects.
+    // As many as two sheaves of 16 objects for each CPU and four more: barn and sheaves grow only with what is in use.
     assert!(cache.stat().nr_objects <= (nr_cpus() as u64 * 2 + 4) * 16, "{:?}", cache.stat());
     cache.shrink();
     assert_eq!(cache.stat(), CacheStat::default());
+}
+
+#[test]
+fn a_burst_that_comes_again_leaves_no_more_behind_than_the_first() {
+    let cache = KmemCache::create(&CacheConfig::new(1024)).expect("a good shape");
+    for round in 0..8 {
+        let mut objects: Vec<NonNull<u8>> = (0..16_384).map(|_| cache.alloc().expect("memory")).collect();
+        let most = cache.stat().slab_bytes;
+        // In no order, so that each slab has some of those that come last.
+        while !objects.is_empty() {
+            let nth = (objects.len() * 7 + 3) % objects.len().next_power_of_two() % objects.len();
+            free(&cache, objects.swap_remove(nth));
+        }
+        let left = cache.stat().slab_bytes;
+        assert!(left <= most / 8, "{left} of {most} bytes are left in round {round}");
+    }
 }
 
 #[test]

@@ -453,7 +453,7 @@ impl Pair {
         let main = match cache.barn.trade_empty(empty) {
             Ok(traded) => {
                 cache.sheaf_size.note_trade(cache.nr_places());
-                sheaf_size::unshelve(cache.nr_bytes(&traded.sheaf));
+                cache.sheaf_size.unshelve(traded.sheaf.nr_objects());
                 if let Some(surplus) = traded.surplus {
                     surplus.free();
                 }
@@ -509,7 +509,7 @@ impl Pair {
                 empty
             }
             Some(Err(mut full)) => {
-                cache.sheaf_size.note_put(cache.nr_places());
+                cache.sheaf_size.note_put(full.nr_objects(), cache.nr_places());
                 cache.put_all(&mut full);
                 cache.thin_barn();
                 Some(full)

@@ -50,8 +50,8 @@ pub(super) fn nr_cpus_seen() -> usize {
 impl Cache {
     /// Puts a full sheaf into the barn, if it may wait there, for an empty one if there is one.
     pub(super) fn shelve(&self, full: Sheaf) -> Result<Option<Sheaf>, Sheaf> {
-        let nr_bytes = self.nr_bytes(&full);
-        if !sheaf_size::shelve(nr_bytes) {
+        let nr_objects = full.nr_objects();
+        if !self.sheaf_size.shelve(nr_objects) {
             return Err(full);
         }
         match self.barn.trade_full(full, self.sheaf_size.barn_limit()) {
@@ -62,7 +62,7 @@ impl Cache {
                 Ok(stored.empty)
             }
             Err(full) => {
-                sheaf_size::unshelve(nr_bytes);
+                self.sheaf_size.unshelve(nr_objects);
                 Err(full)
             }
         }
@@ -84,13 +84,8 @@ impl Cache {
 
     /// Gives a sheaf that was in the barn back to the slabs.
     fn retire_shelved(&self, sheaf: Sheaf) {
-        sheaf_size::unshelve(self.nr_bytes(&sheaf));
+        self.sheaf_size.unshelve(sheaf.nr_objects());
         self.retire(sheaf);
-    }
-
-    /// Bytes of a sheaf's objects.
-    pub(super) fn nr_bytes(&self, sheaf: &Sheaf) -> usize {
-        sheaf.nr_objects() as usize * self.size()
     }
 
     /// Empties all sheaves and the barn into the slabs and gives empty slabs back until `keep` are left.

@@ -3,8 +3,10 @@
 //! A sheaf that is too small sends a loop to the slabs and back again; one that is too large keeps objects from others, and each
 //! of those may be the last of its slab. So a cache starts small and its sheaves double when objects go to the slabs in one
 //! direction soon after they came in the other: then a larger sheaf would have kept them. They double as well when sheaves are
-//! traded with the barn all the time, as they are when one CPU allocates and another frees. They become smallest when the cache's
-//! slabs stand nearly empty, since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`].
+//! traded with the barn all the time, as they are when one CPU allocates and another frees. They are emptied and become smallest when the
+//! cache's slabs stand nearly empty, since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`]. Emptying moves objects
+//! to slabs that may be wanted again at once, so a cache does it only after it has moved several times as many for other reasons: then it
+//! costs a part of what is spent anyway, whatever comes next.
 //!
 //! | | objects | bytes |
 //! |---|---|---|
@@ -15,8 +17,7 @@
 //!
 //! With header and lid, 61 and 1,021 objects make sheaves of 512 bytes and 8 KiB. Above the first size a sheaf may have its [`SHARE`] of the
 //! cache's places; to exceed that there are [`EXTRA_BYTES`] for all caches together. When that is used up and was asked for some more times
-//! all lose half of what they have learnt: sizes above their share, places in the barn, and how readily sheaves are emptied. So what
-//! was learnt once and is not needed any more is forgotten, and those that need it have it back at once.
+//! all lose half of what they have learnt: sizes above their share, and places in the barn. So what was learnt once and is not needed any more is forgotten, and those that need it have it back at once.
 
 use super::barn::MAX_FULL;
 use super::retire;
@@ -49,9 +50,11 @@ const SHELVED_OBJECTS: u32 = 4096;
 /// Bytes of objects that may wait in all barns together: this, and a share of the pages in use.
 const SHELVED_BYTES: usize = 5 << 18;
 const SHELVED_SHARE: usize = 2;
-/// Slabs with fewer than one object in this many places stand nearly empty. The second is for caches whose objects came back
-/// every time that their sheaves were emptied.
-const EMPTY_SHARE: (u32, u32) = (4, 256);
+/// Slabs with fewer than one object in this many places stand nearly empty, not counting those in the barn.
+const EMPTY_SHARE: u64 = 4;
+/// Sheaves are emptied when so many times as many objects went to slabs since they last were, and so many more for each CPU, which is what it
+/// costs to have its sheaves.
+const PUTS_TO_EMPTY: (u64, u64) = (2, 256);
 /// Slabs that a cache had before count for one place in this many.
 const PEAK_SHARE: u64 = 4;
 /// A cache whose sheaves are traded with the barn so often has larger ones.
@@ -67,6 +70,8 @@ static EXTRA: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(0));
 static NR_REFUSALS: AtomicU32 = AtomicU32::new(0);
 static HALVINGS: AtomicU32 = AtomicU32::new(0);
 
+/// So many objects that no cache has taken more: see [`SheafSize::nr_put`].
+const NEVER_EMPTIED: u64 = 1 << 62;
 /// Which way objects last went between sheaves and slabs.
 const NEITHER: u32 = 0;
 const TO_SLABS: u32 = 1;
@@ -84,8 +89,8 @@ pub(super) struct SheafSize {
     halving: AtomicU32,
     /// Slabs are looked at again when no more objects than this are taken.
     look_at: AtomicU64,
-    /// See [`EMPTY_SHARE`].
-    empty_share: AtomicU32,
+    /// Objects that sheaves put into slabs since they were last emptied; as good as endless before.
+    nr_put: AtomicU64,
     /// The capacity before sheaves were emptied.
     before: AtomicU32,
     /// The most places since then.
@@ -93,6 +98,8 @@ pub(super) struct SheafSize {
     /// Trades with the barn.
     nr_trades: AtomicU32,
     /// Full sheaves that may wait in the barn, at least [`SHELVED_SHEAVES`].
+    nr_shelves: AtomicU32,
+    /// Objects that wait in the barn.
     nr_shelved: AtomicU32,
 }
 
@@ -104,10 +111,11 @@ impl SheafSize {
         last_move: AtomicU32::new(NEITHER),
         halving: AtomicU32::new(0),
         look_at: AtomicU64::new(u64::MAX),
-        empty_share: AtomicU32::new(EMPTY_SHARE.0),
+        nr_put: AtomicU64::new(NEVER_EMPTIED),
         before: AtomicU32::new(0),
         peak: AtomicU64::new(0),
         nr_trades: AtomicU32::new(0),
+        nr_shelves: AtomicU32::new(0),
         nr_shelved: AtomicU32::new(0),
     };
 
@@ -121,10 +129,11 @@ impl SheafSize {
         self.size.store(other.size.load(Ordering::Relaxed), Ordering::Relaxed);
         self.last_move.store(NEITHER, Ordering::Relaxed);
         self.look_at.store(u64::MAX, Ordering::Relaxed);
-        self.empty_share.store(EMPTY_SHARE.0, Ordering::Relaxed);
+        self.nr_put.store(NEVER_EMPTIED, Ordering::Relaxed);
         self.before.store(0, Ordering::Relaxed);
         self.peak.store(0, Ordering::Relaxed);
         self.nr_trades.store(0, Ordering::Relaxed);
+        self.nr_shelves.store(0, Ordering::Relaxed);
         self.nr_shelved.store(0, Ordering::Relaxed);
         self.halving.store(HALVINGS.load(Ordering::Relaxed), Ordering::Relaxed);
     }
@@ -156,8 +165,7 @@ impl SheafSize {
         let own = first(size).max(share_of(nr_places)).min(largest(size));
         halve(&self.capacity, own);
         halve(&self.before, own);
-        halve(&self.nr_shelved, 0);
-        halve(&self.empty_share, EMPTY_SHARE.0);
+        halve(&self.nr_shelves, 0);
     }
 
     /// The most objects that a sheaf of the cache ever has.
@@ -175,7 +183,7 @@ impl SheafSize {
         if self.lets_slabs_go() || !self.has_spare() {
             0
         } else {
-            SHELVED_SHEAVES.max(self.nr_shelved.load(Ordering::Relaxed))
+            SHELVED_SHEAVES.max(self.nr_shelves.load(Ordering::Relaxed))
         }
     }
 
@@ -188,21 +196,20 @@ impl SheafSize {
     pub(super) fn note_take(&self, nr_places: u64) {
         // Acquire pairs with the Release in `is_holding_slabs`: the capacity from before is there.
         if self.lets_slabs_go() && self.look_at.swap(u64::MAX, Ordering::Acquire) != u64::MAX {
-            // Sheaves were emptied, and now objects are wanted again: as if it had not been done, and less readily next time.
+            // Sheaves were emptied, and now objects are wanted again: as if it had not been done.
             let size = self.size.load(Ordering::Relaxed) as usize;
             let before = self.before.load(Ordering::Relaxed).clamp(smallest(size), largest(size));
             self.capacity.store(before, Ordering::Relaxed);
             self.peak.store(0, Ordering::Relaxed);
-            let share = self.empty_share.load(Ordering::Relaxed);
-            self.empty_share.store((2 * share).min(EMPTY_SHARE.1), Ordering::Relaxed);
         }
         if self.turns_to(FROM_SLABS) {
             self.grow_all(nr_places);
         }
     }
 
-    /// Objects are about to go to the slabs, which have room for that many.
-    pub(super) fn note_put(&self, nr_places: u64) {
+    /// So many objects are about to go to the slabs, which have room for that many.
+    pub(super) fn note_put(&self, nr_objects: u32, nr_places: u64) {
+        self.nr_put.fetch_add(u64::from(nr_objects), Ordering::Relaxed);
         if self.turns_to(TO_SLABS) {
             self.grow_all(nr_places);
         }
@@ -228,7 +235,7 @@ impl SheafSize {
         let capacity = self.capacity(nr_places);
         if capacity == largest(size) {
             let most = (SHELVED_OBJECTS / capacity.max(1)).min(MAX_FULL);
-            self.nr_shelved.store((2 * self.barn_limit()).min(most), Ordering::Relaxed);
+            self.nr_shelves.store((2 * self.barn_limit()).min(most), Ordering::Relaxed);
         }
         self.grow(nr_places);
     }
@@ -247,29 +254,56 @@ impl SheafSize {
     }
 
     /// Whether slabs with room for `nr_places` objects stand nearly empty with `nr_taken` of them, which are in use or in
-    /// sheaves, or most slabs of a while ago are gone; true once for each halving of those taken. The sheaves are smallest then.
+    /// sheaves, or most slabs of a while ago are gone, and it costs little to empty the sheaves, next to what was spent; true once for each
+    /// halving of those taken. The sheaves are smallest then.
     pub(super) fn is_holding_slabs(&self, nr_taken: u64, nr_places: u64) -> bool {
-        let share = u64::from(self.empty_share.load(Ordering::Relaxed));
         let size = self.size.load(Ordering::Relaxed);
         let peak = self.peak.load(Ordering::Relaxed);
         if nr_places > peak {
             self.peak.store(nr_places, Ordering::Relaxed);
         }
-        if nr_taken * share >= nr_places.max(peak / PEAK_SHARE)
+        // tidy: allow(saturating_sub): they are counted apart, and more may be shelved by now than were taken
+        let nr_used = nr_taken.saturating_sub(u64::from(self.nr_shelved.load(Ordering::Relaxed)));
+        if nr_used * EMPTY_SHARE >= nr_places.max(peak / PEAK_SHARE)
             || nr_places * u64::from(size) < MIN_SLAB_BYTES
             || nr_taken > self.look_at.load(Ordering::Relaxed)
         {
             return false;
         }
         if !self.lets_slabs_go() {
+            if self.nr_put.load(Ordering::Relaxed) < puts_to_empty(nr_taken) {
+                return false;
+            }
             self.before.store(self.capacity(nr_places), Ordering::Relaxed);
         }
+        self.nr_put.store(0, Ordering::Relaxed);
         // Release: whoever sees that sheaves were emptied restores the capacity from before. Another CPU may do so between these
         // two stores: then the sheaves are smallest for a while although objects are wanted, and grow.
         self.look_at.store(nr_taken / 2, Ordering::Release);
-        self.nr_shelved.store(0, Ordering::Relaxed);
+        self.nr_shelves.store(0, Ordering::Relaxed);
         self.capacity.store(smallest(size as usize), Ordering::Relaxed);
         true
+    }
+
+    /// Whether so many objects may wait in the barn; they count as waiting from then on.
+    pub(super) fn shelve(&self, nr_objects: u32) -> bool {
+        let nr_bytes = self.nr_bytes(nr_objects);
+        if SHELVED.0.fetch_add(nr_bytes, Ordering::Relaxed) + nr_bytes > shelved_bound() {
+            SHELVED.0.fetch_sub(nr_bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.nr_shelved.fetch_add(nr_objects, Ordering::Relaxed);
+        true
+    }
+
+    /// They do not wait any more.
+    pub(super) fn unshelve(&self, nr_objects: u32) {
+        self.nr_shelved.fetch_sub(nr_objects, Ordering::Relaxed);
+        SHELVED.0.fetch_sub(self.nr_bytes(nr_objects), Ordering::Relaxed);
+    }
+
+    fn nr_bytes(&self, nr_objects: u32) -> usize {
+        nr_objects as usize * self.size.load(Ordering::Relaxed) as usize
     }
 }
 
@@ -279,23 +313,9 @@ pub(super) fn refill(size: usize) -> u32 {
     (nr_bytes / size).max(MIN_REFILL) as u32
 }
 
-/// Whether objects of that many bytes may wait in a barn; they count as waiting from then on.
-pub(super) fn shelve(nr_bytes: usize) -> bool {
-    if SHELVED.0.fetch_add(nr_bytes, Ordering::Relaxed) + nr_bytes > shelved_bound() {
-        unshelve(nr_bytes);
-        return false;
-    }
-    true
-}
-
 /// Whether more waits in barns than may, since pages in use have become fewer.
 pub(super) fn has_shelved_too_much() -> bool {
     SHELVED.0.load(Ordering::Relaxed) > shelved_bound()
-}
-
-/// They do not wait any more.
-pub(super) fn unshelve(nr_bytes: usize) {
-    SHELVED.0.fetch_sub(nr_bytes, Ordering::Relaxed);
 }
 
 /// Whether sheaves may exceed their share by so many bytes more. If not, and that has been said often, all forget.
@@ -340,6 +360,11 @@ pub(super) fn most_shelved() -> usize {
     shelved_bound().max(SHELVED.0.load(Ordering::Relaxed))
 }
 
+/// How many objects have to go to slabs before sheaves of so many are emptied.
+fn puts_to_empty(nr_taken: u64) -> u64 {
+    PUTS_TO_EMPTY.0 * nr_taken + PUTS_TO_EMPTY.1 * retire::nr_cpus_seen() as u64
+}
+
 const fn first(size: usize) -> u32 {
     if is_dear(size) { 1 } else { within(FIRST_BYTES / size, FIRST_OBJECTS) }
 }
@@ -364,13 +389,13 @@ const fn within(nr_objects: usize, (least, most): (usize, usize)) -> u32 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{EMPTY_SHARE, HALVINGS, SHARE, SheafSize, first, largest, retire, share_of};
+    use super::{HALVINGS, SHARE, SheafSize, first, largest, puts_to_empty, retire, share_of};
     use crate::sync::Ordering;
 
     /// Objects go to the slabs and come back, again and again.
     fn alternate(size: &SheafSize, nr_times: usize) {
         for _ in 0..nr_times {
-            size.note_put(0);
+            size.note_put(0, 0);
             size.note_take(0);
         }
     }
@@ -390,15 +415,12 @@ mod tests {
     fn what_was_learnt_is_forgotten_by_halves() {
         let size = SheafSize::for_objects(1024);
         alternate(&size, 10);
-        size.empty_share.store(EMPTY_SHARE.1, Ordering::Relaxed);
-        let (before, shelved) = (size.capacity(0), size.nr_shelved.load(Ordering::Relaxed));
+        let (before, shelves) = (size.capacity(0), size.nr_shelves.load(Ordering::Relaxed));
         HALVINGS.fetch_add(1, Ordering::Relaxed);
         assert!((first(1024)..=(before / 2).max(first(1024))).contains(&size.capacity(0)));
-        assert!(size.nr_shelved.load(Ordering::Relaxed) <= shelved / 2);
-        assert!(size.empty_share.load(Ordering::Relaxed) <= EMPTY_SHARE.1 / 2);
+        assert!(size.nr_shelves.load(Ordering::Relaxed) <= shelves / 2);
         HALVINGS.fetch_add(100, Ordering::Relaxed);
         assert_eq!(size.capacity(0), first(1024));
-        assert_eq!(size.empty_share.load(Ordering::Relaxed), EMPTY_SHARE.0);
     }
 
     #[test]
@@ -408,7 +430,7 @@ mod tests {
         let share = share_of(nr_places);
         assert!(share > first(512) && share < largest(512));
         for _ in 0..100 {
-            size.note_put(nr_places);
+            size.note_put(0, nr_places);
             size.note_take(nr_places);
         }
         HALVINGS.fetch_add(100, Ordering::Relaxed);
@@ -429,6 +451,33 @@ mod tests {
         assert!(smallest < first(64));
         HALVINGS.fetch_add(1, Ordering::Relaxed);
         assert!(size.capacity(0) <= smallest);
+    }
+
+    #[test]
+    fn sheaves_are_emptied_at_once_and_then_when_more_was_put_than_they_may_hold() {
+        let size = SheafSize::for_objects(64);
+        let (nr_taken, nr_places) = (100, 10_000);
+        assert!(size.is_holding_slabs(nr_taken, nr_places), "nothing was spent on it so far");
+        assert!(!size.is_holding_slabs(nr_taken, nr_places) && size.is_holding_slabs(nr_taken / 2, nr_places));
+        size.note_take(nr_places);
+        assert!(!size.is_holding_slabs(nr_taken, nr_places), "objects came back");
+        let nr_put = puts_to_empty(nr_taken) as u32;
+        size.note_put(nr_put / 2, nr_places);
+        assert!(!size.is_holding_slabs(nr_taken, nr_places));
+        // In other tests CPUs may come, each of which costs something.
+        size.note_put(1 << 20, nr_places);
+        assert!(size.is_holding_slabs(nr_taken, nr_places));
+    }
+
+    #[test]
+    fn what_waits_in_the_barn_is_not_in_use() {
+        let size = SheafSize::for_objects(64);
+        let (nr_taken, nr_places) = (5_000, 10_000);
+        assert!(!size.is_holding_slabs(nr_taken, nr_places));
+        assert!(size.shelve(4_000));
+        assert!(size.is_holding_slabs(nr_taken, nr_places));
+        size.unshelve(4_000);
+        assert!(!size.is_holding_slabs(nr_taken / 2, nr_places));
     }
 
     #[test]
