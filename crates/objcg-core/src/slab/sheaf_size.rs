@@ -209,7 +209,10 @@ impl SheafSize {
 
     /// So many objects are about to go to the slabs, which have room for that many.
     pub(super) fn note_put(&self, nr_objects: u32, nr_places: u64) {
-        self.nr_put.fetch_add(u64::from(nr_objects), Ordering::Relaxed);
+        // Not what goes there only because sheaves were emptied.
+        if !self.lets_slabs_go() {
+            self.nr_put.fetch_add(u64::from(nr_objects), Ordering::Relaxed);
+        }
         if self.turns_to(TO_SLABS) {
             self.grow_all(nr_places);
         }
@@ -459,8 +462,12 @@ mod tests {
         let (nr_taken, nr_places) = (100, 10_000);
         assert!(size.is_holding_slabs(nr_taken, nr_places), "nothing was spent on it so far");
         assert!(!size.is_holding_slabs(nr_taken, nr_places) && size.is_holding_slabs(nr_taken / 2, nr_places));
+        size.note_put(1 << 20, nr_places);
         size.note_take(nr_places);
-        assert!(!size.is_holding_slabs(nr_taken, nr_places), "objects came back");
+        assert!(
+            !size.is_holding_slabs(nr_taken, nr_places),
+            "objects came back, and what went while there were no sheaves pays nothing"
+        );
         let nr_put = puts_to_empty(nr_taken) as u32;
         size.note_put(nr_put / 2, nr_places);
         assert!(!size.is_holding_slabs(nr_taken, nr_places));
