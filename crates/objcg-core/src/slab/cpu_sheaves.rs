@@ -1,8 +1,9 @@
 //! Each CPU's two sheaves of a cache, and the moves between sheaf, spare, barn and slabs.
 //!
 //! Allocation pops from the main sheaf; when it is empty the spare takes its place, then a full sheaf from the barn, then
-//! a refill from the slabs, which may get another CPU's spare before ([`super::retire`]). Free is the mirror image. So a
-//! loop on the boundary of a sheaf swaps two pointers and prefetches; a batch of objects moves under one lock.
+//! a refill from the slabs, which may get another CPU's spare before ([`super::retire`]). Free is the mirror image; a batch of objects
+//! moves under one lock. When the spare changed places to be taken from and is wanted to be put to next, or the other way round, both get
+//! half of the objects: one that is full next to one that is empty would change places at every few steps of a random walk.
 //!
 //! # The two arms
 //!
@@ -37,7 +38,7 @@ use crate::page_alloc::Lookup;
 use crate::report::die;
 use crate::sync::{Guard, Lock, Ordering};
 
-/// A CPU's slot: 4 bytes of lock, four pointers, a group. A cache line of its own, so that CPUs do not share it.
+/// A CPU's slot: 4 bytes of lock, four pointers, a group, a byte. A cache line of its own, so that CPUs do not share it.
 #[repr(align(64))]
 pub(super) struct CpuSheaves(Lock<Pair>);
 
@@ -50,6 +51,19 @@ pub(super) struct Pair {
     portable: Option<Sheaf>,
     /// The group for which objects last came from the slabs.
     refilled_for: u32,
+    last_change: Changed,
+}
+
+/// What last changed the pair's sheaves, but for who empties them all.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Changed {
+    /// Or nothing yet.
+    Otherwise = 0,
+    /// The spare took the place of an empty main sheaf.
+    ToTake,
+    /// The spare took the place of a full main sheaf.
+    ToPut,
 }
 
 const _: () = assert!(size_of::<CpuSheaves>() == 64);
@@ -440,11 +454,15 @@ impl Pair {
 
     fn alloc_slow(&mut self, cache: &Cache, went_up: &mut bool) -> Option<FreeObject> {
         if self.spare.as_ref().is_some_and(|spare| !spare.is_empty()) {
-            mem::swap(&mut self.main, &mut self.spare);
+            let is_turn = mem::replace(&mut self.last_change, Changed::ToTake) == Changed::ToPut;
+            if !(is_turn && Sheaf::halve(&mut self.spare, &mut self.main)) {
+                mem::swap(&mut self.main, &mut self.spare);
+            }
             self.main.iter().for_each(Sheaf::prefetch);
             return self.main.as_mut().and_then(Sheaf::pop);
         }
         let empty = self.main.take().and_then(|empty| cache.resized(empty)).or_else(|| cache.new_sheaf());
+        self.last_change = Changed::Otherwise;
         let Some(empty) = empty else {
             let (object, is_charged) = cache.take_one_for(hooks::current());
             *went_up = is_charged;
@@ -487,6 +505,9 @@ impl Pair {
 
     fn free_slow(&mut self, cache: &Cache, object: FreeObject) {
         if self.spare.as_ref().is_some_and(|spare| spare.room() > 0) {
+            if mem::replace(&mut self.last_change, Changed::ToPut) == Changed::ToTake {
+                Sheaf::halve(&mut self.main, &mut self.spare);
+            }
             mem::swap(&mut self.main, &mut self.spare);
         } else {
             self.make_room(cache);
@@ -499,6 +520,7 @@ impl Pair {
 
     /// Main and spare are full or missing: makes main one with room, if memory allows.
     fn make_room(&mut self, cache: &Cache) {
+        self.last_change = Changed::Otherwise;
         let full = self.main.take();
         let lacks_spare = self.spare.is_none() && cache.sheaf_size.has_spare();
         let full = if lacks_spare { mem::replace(&mut self.spare, full) } else { full };

@@ -140,6 +140,26 @@ impl Sheaf {
         true
     }
 
+    /// Lays its newest objects onto another sheaf, in the same order: so many, or as many as there are and as there is room for.
+    fn give_newest(&mut self, nr_objects: u32, to: &mut Sheaf) {
+        let nr_given = nr_objects.min(self.nr_objects()).min(to.room());
+        self.header_mut().nr_objects -= nr_given;
+        let (from, onto) = (self.place(self.nr_objects() + 1), to.place(to.nr_objects() + 1));
+        // SAFETY: so many places are set above those that remain, and so many are there above what the other sheaf has; both sheaves are
+        // owned and borrowed mutably, so they are two.
+        unsafe { from.copy_to_nonoverlapping(onto, nr_given as usize) };
+        to.header_mut().nr_objects += nr_given;
+    }
+
+    /// Gives the newest half of what `full` has more to `empty`, if it has more than half of a sheaf more; else false.
+    pub(super) fn halve(full: &mut Option<Sheaf>, empty: &mut Option<Sheaf>) -> bool {
+        let (Some(full), Some(empty)) = (full, empty) else { return false };
+        let nr_more = full.nr_objects().checked_sub(empty.nr_objects());
+        let Some(nr_more) = nr_more.filter(|nr_more| *nr_more > full.capacity() / 2) else { return false };
+        full.give_newest(nr_more / 2, empty);
+        true
+    }
+
     /// Brings an object that is picked at random to the top.
     pub(super) fn shuffle_top(&mut self) {
         let last = self.nr_objects();
@@ -255,4 +275,50 @@ impl OnStack {
 /// Of the header, the places and the lid.
 fn nr_bytes(capacity: u32) -> usize {
     size_of::<Header>() + (capacity as usize + 1) * PLACE_BYTES
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use core::ptr::NonNull;
+    use std::vec::Vec;
+
+    use super::{FreeObject, Sheaf};
+
+    /// A sheaf of objects at these addresses, the oldest first; nobody looks at them.
+    fn sheaf(capacity: u32, addresses: impl IntoIterator<Item = usize>) -> Option<Sheaf> {
+        let mut sheaf = Sheaf::new(capacity).unwrap();
+        for address in addresses {
+            let address = NonNull::new(core::ptr::without_provenance_mut(address)).unwrap();
+            assert!(sheaf.push(FreeObject::at(address)));
+        }
+        Some(sheaf)
+    }
+
+    /// The addresses of a sheaf's objects, the oldest first; the sheaf is gone.
+    fn addresses(sheaf: Option<Sheaf>) -> Vec<usize> {
+        let sheaf = sheaf.unwrap();
+        let addresses = sheaf.iter().map(|object| object.address().addr().get()).collect();
+        sheaf.free();
+        addresses
+    }
+
+    #[test]
+    fn the_newest_half_goes_to_the_other_sheaf_in_its_order() {
+        let (mut full, mut empty) = (sheaf(9, 1..=9), sheaf(9, []));
+        assert!(Sheaf::halve(&mut full, &mut empty));
+        assert!(!Sheaf::halve(&mut full, &mut empty) && !Sheaf::halve(&mut empty, &mut full), "it is done");
+        assert_eq!(empty.as_mut().and_then(Sheaf::pop).map(|object| object.address().addr().get()), Some(9));
+        assert_eq!([addresses(full), addresses(empty)], [Vec::from([1, 2, 3, 4, 5]), Vec::from([6, 7, 8])]);
+    }
+
+    #[test]
+    fn sheaves_of_other_sizes_are_halved_as_far_as_there_is_room() {
+        let (mut full, mut small) = (sheaf(20, 1..=20), sheaf(4, 101..=102));
+        assert!(Sheaf::halve(&mut full, &mut small));
+        assert_eq!(addresses(small), [101, 102, 19, 20]);
+        // Nothing of what has less, or is missing.
+        let mut more = sheaf(40, 101..=140);
+        assert!(!Sheaf::halve(&mut full, &mut more) && !Sheaf::halve(&mut full, &mut None));
+        assert_eq!((addresses(full).len(), addresses(more).len()), (18, 40));
+    }
 }
