@@ -40,6 +40,8 @@ pub(crate) struct Job {
     pub(crate) variant: String,
     pub(crate) mode: Mode,
     pub(crate) scale: Scale,
+    /// Whether to look at memory again after a while, where the workload does.
+    pub(crate) rests: bool,
     pub(crate) seed: u64,
 }
 
@@ -99,6 +101,7 @@ impl Job {
             format!("variant={}", self.variant),
             format!("mode={}", self.mode.name()),
             format!("scale={}", self.scale.name()),
+            format!("rests={}", self.rests),
             format!("seed={}", self.seed),
         ]
     }
@@ -116,6 +119,7 @@ impl Job {
             variant: value("variant")?.to_owned(),
             mode: by_name(Mode::ALL, Mode::name, mode).ok_or_else(|| format!("no mode {mode}"))?,
             scale: by_name(Scale::ALL, Scale::name, scale).ok_or_else(|| format!("no scale {scale}"))?,
+            rests: value("rests")?.parse().map_err(|error| format!("rests: {error}"))?,
             seed: value("seed")?.parse().map_err(|error| format!("seed: {error}"))?,
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! Rounds go around all allocators: A, B, C, A, B, C. What slows the machine for some seconds then slows neighbours, and a
 //! ratio is taken within a round. Each round begins with another allocator, so that none is always the first to meet what
-//! the workload before left behind.
+//! the workload before left behind. Heaps, of which a thousand take seconds, come at the end of a round, so that those that are compared
+//! with each other stay neighbours. At quick scale all rounds but the first leave them out, and rests.
 
 use crate::protocol::{Job, Mode, Scale};
 use crate::rivals::Rival;
@@ -55,14 +56,18 @@ pub(crate) fn steps(
     for workload in workloads {
         for variant in workload.variants(scale) {
             let lines = series(workload, variant, rivals, scale);
+            let (heaps, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.mode == Mode::Heaps);
             for round in 0..rounds.unwrap_or(workload.rounds(scale)) {
+                let is_whole = round == 0 || scale == Scale::Full;
                 let first = round as usize % lines.len().max(1);
-                for &series in lines[first..].iter().chain(&lines[..first]) {
+                let heaps = heaps.iter().filter(|_| is_whole);
+                for &series in lines[first..].iter().chain(&lines[..first]).chain(heaps) {
                     let job = Job {
                         workload: workload.name.to_owned(),
                         variant: (*variant).to_owned(),
                         mode: series.mode,
                         scale,
+                        rests: is_whole,
                         // The same work for all, another in each round.
                         seed: u64::from(round) + 1,
                     };
@@ -94,6 +99,20 @@ mod tests {
         assert_eq!(names, [a, b, c, b, c, a, c, a, b, a, b, c]);
         let rounds: Vec<_> = plan.iter().map(|step| step.round).collect();
         assert_eq!(rounds, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]);
+    }
+
+    #[test]
+    fn heaps_are_last_and_at_quick_scale_only_in_the_first_round() {
+        let tenants: Vec<_> = WORKLOADS.iter().filter(|workload| workload.name == "tenants").collect();
+        for (scale, nr_rounds_with) in [(Scale::Quick, 1), (Scale::Full, 3)] {
+            let plan = steps(&tenants, &all()[2..4], scale, Some(3));
+            let hundred: Vec<_> = plan.iter().filter(|step| step.job.variant == "100").collect();
+            let round = |nth| hundred.iter().filter(move |step| step.round == nth).map(|step| step.job.mode);
+            assert!(round(0).eq([Mode::Off, Mode::Off, Mode::Heaps, Mode::Heaps]));
+            let nr_with = (0..3).filter(|nth| round(*nth).any(|mode| mode == Mode::Heaps)).count();
+            assert_eq!(nr_with, nr_rounds_with);
+            assert!(hundred.iter().all(|step| step.job.rests == (step.round < nr_rounds_with as u32)));
+        }
     }
 
     #[test]

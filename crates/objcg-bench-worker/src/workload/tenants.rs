@@ -4,7 +4,7 @@
 //! turns, so that those of different tenants lie side by side where the allocator lets them. A request picks a tenant at
 //! random, frees 4 to 28 of its objects at random and allocates about as many of other sizes. Each page of an object is
 //! touched. When each object was replaced some times, live and resident bytes are compared; again when every second tenant
-//! is gone, and after half a second of rest.
+//! is gone, and after half a second of rest, if the job says so.
 //!
 //! An operation is a pair of an allocation and a free. With two threads, either handles any tenant, and the time of an
 //! operation is the time that passes. `create` and `delete` are times of a group, or of a heap, without its objects.
@@ -40,26 +40,26 @@ const REST: Duration = Duration::from_millis(500);
 pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), String> {
     let shape = Shape::parse(&job.variant, job.seed)?;
     match job.mode {
-        Mode::Off => serve(&shape, effort, answer, |_| Ok(Shared)),
+        Mode::Off => serve(&shape, job.rests, effort, answer, |_| Ok(Shared)),
         Mode::On => {
             let server = Group::top()?;
-            serve(&shape, effort, answer, |nth| server.child(nth).map(Grouped))
+            serve(&shape, job.rests, effort, answer, |nth| server.child(nth).map(Grouped))
         }
         Mode::Limit => Err("tenants have no limits here".to_owned()),
-        Mode::Heaps => serve_heaps(&shape, effort, answer),
+        Mode::Heaps => serve_heaps(&shape, job.rests, effort, answer),
     }
 }
 
 #[cfg(any(feature = "jemalloc", feature = "mimalloc-v2", feature = "mimalloc-v3"))]
-fn serve_heaps(shape: &Shape, effort: Effort, answer: &mut Answer) -> Result<(), String> {
+fn serve_heaps(shape: &Shape, rests: bool, effort: Effort, answer: &mut Answer) -> Result<(), String> {
     if shape.nr_threads > 1 {
         return Err("heaps of one thread".to_owned());
     }
-    serve(shape, effort, answer, |_| heaped::Heaped::new())
+    serve(shape, rests, effort, answer, |_| heaped::Heaped::new())
 }
 
 #[cfg(not(any(feature = "jemalloc", feature = "mimalloc-v2", feature = "mimalloc-v3")))]
-fn serve_heaps(_shape: &Shape, _effort: Effort, _answer: &mut Answer) -> Result<(), String> {
+fn serve_heaps(_shape: &Shape, _rests: bool, _effort: Effort, _answer: &mut Answer) -> Result<(), String> {
     Err("this allocator has no heaps to give away".to_owned())
 }
 
@@ -98,6 +98,7 @@ struct Server<'a, H: Home> {
 
 fn serve<H: Home>(
     shape: &Shape,
+    rests: bool,
     effort: Effort,
     answer: &mut Answer,
     mut new_home: impl FnMut(usize) -> Result<H, String>,
@@ -127,8 +128,10 @@ fn serve<H: Home>(
 
     answer.add_point("half-live", server.live_bytes());
     answer.add_point("half", resident::now_bytes());
-    burst::rest(REST);
-    answer.add_point("half-later", resident::now_bytes());
+    if rests {
+        burst::rest(REST);
+        answer.add_point("half-later", resident::now_bytes());
+    }
     server.tenants.iter().for_each(|tenant| lock(tenant).clear());
     Ok(())
 }
