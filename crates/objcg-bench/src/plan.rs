@@ -3,7 +3,7 @@
 //! Rounds go around all allocators: A, B, C, A, B, C. What slows the machine for some seconds then slows neighbours, and a
 //! ratio is taken within a round. Each round begins with another allocator, so that none is always the first to meet what
 //! the workload before left behind. Heaps, of which a thousand take seconds, come at the end of a round, so that those that are compared
-//! with each other stay neighbours. At quick scale all rounds but the first leave them out, and rests.
+//! with each other stay neighbours. Unless the scale is full, all rounds but the first leave them out, and the look at memory after a while.
 
 use crate::protocol::{Job, Mode, Scale};
 use crate::rivals::Rival;

@@ -112,8 +112,7 @@ impl Workload {
     pub(crate) fn rounds(&self, scale: Scale) -> u32 {
         match (scale, self.kind) {
             (Scale::Tiny, _) => 1,
-            // Of memory alone, and each takes seconds.
-            (Scale::Quick, WorkloadKind::Burst) => 1,
+            (Scale::Quick, WorkloadKind::Burst) => 3,
             // Those whose CPUs meet at a lock take seconds.
             (Scale::Quick, _) if self.name == "cross" => 5,
             (Scale::Quick, WorkloadKind::Tenants) => 7,

@@ -1,7 +1,7 @@
 //! A burst: a quarter of a gigabyte of small objects is allocated and freed. What stays resident?
 //!
-//! Resident bytes are taken before, with all objects live, right after the last was freed, and two seconds later, in which
-//! the process does little: allocators that give memory back only while they are called are called now and then. An
+//! Resident bytes are taken before, with all objects live, right after the last was freed, and, if the job says so, two seconds later, in
+//! which the process does little: allocators that give memory back only while they are called are called now and then. An
 //! operation is a pair of an allocation and a free.
 
 use std::thread;
@@ -51,8 +51,10 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     within(group.as_ref(), || objects[..nr_objects].iter_mut().for_each(|place| *place = None));
     elapsed += Clock::Thread.now() - start;
     answer.add_point("after", resident::now_bytes());
-    rest((QUIET * effort.factor as u32).min(MAX_QUIET));
-    answer.add_point("later", resident::now_bytes());
+    if job.rests {
+        rest((QUIET * effort.factor as u32).min(MAX_QUIET));
+        answer.add_point("later", resident::now_bytes());
+    }
     answer.add_case("all", vec![elapsed.as_nanos() as f64 / nr_objects as f64]);
     Ok(())
 }

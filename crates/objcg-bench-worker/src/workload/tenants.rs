@@ -40,26 +40,26 @@ const REST: Duration = Duration::from_millis(500);
 pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), String> {
     let shape = Shape::parse(&job.variant, job.seed)?;
     match job.mode {
-        Mode::Off => serve(&shape, job.rests, effort, answer, |_| Ok(Shared)),
+        Mode::Off => serve(job, &shape, effort, answer, |_| Ok(Shared)),
         Mode::On => {
             let server = Group::top()?;
-            serve(&shape, job.rests, effort, answer, |nth| server.child(nth).map(Grouped))
+            serve(job, &shape, effort, answer, |nth| server.child(nth).map(Grouped))
         }
         Mode::Limit => Err("tenants have no limits here".to_owned()),
-        Mode::Heaps => serve_heaps(&shape, job.rests, effort, answer),
+        Mode::Heaps => serve_heaps(job, &shape, effort, answer),
     }
 }
 
 #[cfg(any(feature = "jemalloc", feature = "mimalloc-v2", feature = "mimalloc-v3"))]
-fn serve_heaps(shape: &Shape, rests: bool, effort: Effort, answer: &mut Answer) -> Result<(), String> {
+fn serve_heaps(job: &Job, shape: &Shape, effort: Effort, answer: &mut Answer) -> Result<(), String> {
     if shape.nr_threads > 1 {
         return Err("heaps of one thread".to_owned());
     }
-    serve(shape, rests, effort, answer, |_| heaped::Heaped::new())
+    serve(job, shape, effort, answer, |_| heaped::Heaped::new())
 }
 
 #[cfg(not(any(feature = "jemalloc", feature = "mimalloc-v2", feature = "mimalloc-v3")))]
-fn serve_heaps(_shape: &Shape, _rests: bool, _effort: Effort, _answer: &mut Answer) -> Result<(), String> {
+fn serve_heaps(_job: &Job, _shape: &Shape, _effort: Effort, _answer: &mut Answer) -> Result<(), String> {
     Err("this allocator has no heaps to give away".to_owned())
 }
 
@@ -97,8 +97,8 @@ struct Server<'a, H: Home> {
 }
 
 fn serve<H: Home>(
+    job: &Job,
     shape: &Shape,
-    rests: bool,
     effort: Effort,
     answer: &mut Answer,
     mut new_home: impl FnMut(usize) -> Result<H, String>,
@@ -128,7 +128,7 @@ fn serve<H: Home>(
 
     answer.add_point("half-live", server.live_bytes());
     answer.add_point("half", resident::now_bytes());
-    if rests {
+    if job.rests {
         burst::rest(REST);
         answer.add_point("half-later", resident::now_bytes());
     }
