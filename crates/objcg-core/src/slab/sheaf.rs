@@ -140,8 +140,9 @@ impl Sheaf {
         true
     }
 
-    /// Lays its newest objects onto another sheaf, in the same order: so many, or as many as there are and as there is room for.
-    fn give_newest(&mut self, nr_objects: u32, to: &mut Sheaf) {
+    /// Lays its newest objects onto another sheaf, in the same order: so many, or as many as there are and as there is room for. Returns how
+    /// many.
+    fn give_newest(&mut self, nr_objects: u32, to: &mut Sheaf) -> u32 {
         let nr_given = nr_objects.min(self.nr_objects()).min(to.room());
         self.header_mut().nr_objects -= nr_given;
         let (from, onto) = (self.place(self.nr_objects() + 1), to.place(to.nr_objects() + 1));
@@ -149,15 +150,19 @@ impl Sheaf {
         // owned and borrowed mutably, so they are two.
         unsafe { from.copy_to_nonoverlapping(onto, nr_given as usize) };
         to.header_mut().nr_objects += nr_given;
+        nr_given
     }
 
-    /// Gives the newest half of what `full` has more to `empty`, if it has more than half of a sheaf more; else false.
+    /// If `full` has more than half of a sheaf more than `empty`, gives it the newest half of that, but leaves it room for one more. Returns
+    /// whether any went over.
     pub(super) fn halve(full: &mut Option<Sheaf>, empty: &mut Option<Sheaf>) -> bool {
         let (Some(full), Some(empty)) = (full, empty) else { return false };
-        let nr_more = full.nr_objects().checked_sub(empty.nr_objects());
-        let Some(nr_more) = nr_more.filter(|nr_more| *nr_more > full.capacity() / 2) else { return false };
-        full.give_newest(nr_more / 2, empty);
-        true
+        let Some(nr_more) = full.nr_objects().checked_sub(empty.nr_objects()) else { return false };
+        let Some(room) = empty.room().checked_sub(1) else { return false };
+        if nr_more <= full.capacity() / 2 {
+            return false;
+        }
+        full.give_newest((nr_more / 2).min(room), empty) > 0
     }
 
     /// Brings an object that is picked at random to the top.
@@ -312,9 +317,10 @@ mod tests {
     }
 
     #[test]
-    fn sheaves_of_other_sizes_are_halved_as_far_as_there_is_room() {
-        let (mut full, mut small) = (sheaf(20, 1..=20), sheaf(4, 101..=102));
+    fn sheaves_of_other_sizes_are_halved_as_far_as_there_is_room_for_one_more() {
+        let (mut full, mut small) = (sheaf(20, 1..=20), sheaf(5, 101..=102));
         assert!(Sheaf::halve(&mut full, &mut small));
+        assert!(!Sheaf::halve(&mut full, &mut small), "there is room for one");
         assert_eq!(addresses(small), [101, 102, 19, 20]);
         // Nothing of what has less, or is missing.
         let mut more = sheaf(40, 101..=140);
