@@ -54,15 +54,15 @@ pub(super) struct Pair {
     last_change: Changed,
 }
 
-/// What last changed the pair's sheaves, but for who empties them all.
+/// What the CPU last did when its main sheaf was empty or full.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Changed {
-    /// Or nothing yet.
+    /// It traded with the barn or the slabs, or nothing yet. 0, as new slots are.
     Otherwise = 0,
-    /// The spare took the place of an empty main sheaf.
+    /// It took the spare's objects, or half of them, for an empty main sheaf.
     ToTake,
-    /// The spare took the place of a full main sheaf.
+    /// It had the spare, or half of a full main sheaf, as the main sheaf.
     ToPut,
 }
 
@@ -192,15 +192,26 @@ impl Cache {
             let Some(cpu) = cpu::this_cpu() else { return self.free_to(CpuId::current(), object) };
             let Some(slot) = self.slot(cpu) else { return self.put_alien(object) };
             let mut pair = slot.0.lock();
-            let Some(stacks) = self.usable_stacks() else { return pair.free(self, object) };
+            let Some(stacks) = self.usable_stacks() else {
+                let was_full = pair.free(self, object);
+                drop(pair);
+                return self.let_slabs_go_after(was_full);
+            };
             if !pair.take_down(stacks, cpu) {
                 continue;
             }
-            pair.free(self, object);
+            let was_full = pair.free(self, object);
             pair.lay(stacks, cpu);
-            break;
+            drop(pair);
+            return self.let_slabs_go_after(was_full);
         }
-        self.let_slabs_go();
+    }
+
+    /// After a free, with the pair's lock given back.
+    fn let_slabs_go_after(&self, was_full: bool) {
+        if was_full {
+            self.let_slabs_go();
+        }
     }
 
     /// The same as [`Cache::alloc`] through the sheaves of a given CPU, under their lock.
@@ -218,10 +229,11 @@ impl Cache {
     }
 
     fn free_to(&'static self, cpu: CpuId, object: FreeObject) {
-        match self.slot(cpu) {
-            Some(slot) => slot.0.lock().portably(|pair| pair.free(self, object)),
-            None => self.put_alien(object),
-        }
+        let Some(slot) = self.slot(cpu) else { return self.put_alien(object) };
+        let mut pair = slot.0.lock();
+        let was_full = pair.portably(|pair| pair.free(self, object));
+        drop(pair);
+        self.let_slabs_go_after(was_full);
     }
 
     /// Puts an object of a cache without sheaves back; the engine's own are nobody else's to free.
@@ -256,7 +268,7 @@ impl Cache {
     #[inline(never)]
     fn make_slots(&self) -> Option<NonNull<CpuSheaves>> {
         in_kind::init();
-        // Zero is a free lock and no sheaves.
+        // Zero is a free lock, no sheaves, no group and no change.
         let slots = meta::alloc(slot_bytes())?.cast::<CpuSheaves>();
         // With the barn held: a fork that holds it has seen all slots that there are.
         let exchanged = self.barn.held(|| {
@@ -442,7 +454,8 @@ impl Pair {
         (popped.or_else(|| self.alloc_slow(cache, &mut went_up)), went_up)
     }
 
-    fn free(&mut self, cache: &Cache, object: FreeObject) {
+    /// Puts an object into the main sheaf; true if that was full, and the sheaves changed.
+    fn free(&mut self, cache: &Cache, object: FreeObject) -> bool {
         if self.main.as_ref().and_then(Sheaf::last) == Some(object) {
             die!("{:p}: double free of an object of {} bytes", object.address(), cache.size());
         }
@@ -450,6 +463,7 @@ impl Pair {
         if !pushed {
             self.free_slow(cache, object);
         }
+        !pushed
     }
 
     fn alloc_slow(&mut self, cache: &Cache, went_up: &mut bool) -> Option<FreeObject> {

@@ -31,8 +31,7 @@ struct Seen {
 
 /// That CPU has sheaves.
 pub(super) fn note_cpu(cpu: CpuId) {
-    let number = cpu.index() % MAX_COUNTED;
-    let (word, bit) = (&SEEN.0.cpus[number / 64], 1 << (number % 64));
+    let (word, bit) = seen_bit(cpu);
     if word.load(Ordering::Relaxed) & bit != 0 {
         return;
     }
@@ -40,6 +39,17 @@ pub(super) fn note_cpu(cpu: CpuId) {
     if word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
         SEEN.0.nr_cpus.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Whether that CPU may have sheaves.
+fn may_have_sheaves(cpu: CpuId) -> bool {
+    let (word, bit) = seen_bit(cpu);
+    word.load(Ordering::Relaxed) & bit != 0
+}
+
+fn seen_bit(cpu: CpuId) -> (&'static AtomicU64, u64) {
+    let number = cpu.index() % MAX_COUNTED;
+    (&SEEN.0.cpus[number / 64], 1 << (number % 64))
 }
 
 /// How many CPUs have sheaves, at least 1.
@@ -91,6 +101,10 @@ impl Cache {
     /// Empties all sheaves and the barn into the slabs and gives empty slabs back until `keep` are left.
     pub(crate) fn shrink_to(&self, keep: u32) {
         self.for_each_slot(|cpu, slot| {
+            // Most CPUs never come, and to look into a slot touches its memory.
+            if !may_have_sheaves(cpu) {
+                return;
+            }
             let sheaves = slot.take(self, cpu).take_sheaves();
             sheaves.into_iter().flatten().for_each(|sheaf| self.retire(sheaf));
         });
