@@ -32,7 +32,7 @@ const LARGEST_OBJECTS: (usize, usize) = (4, 1021);
 const SMALLEST_OBJECTS: (usize, usize) = (2, 4);
 
 /// What a CPU's sheaf may grow to of a cache's places, times the CPUs. It is not taken down when places go or CPUs come, until all forget.
-const SHARE: (u64, u64) = (1, 10);
+const SHARE: (u64, u64) = (1, 9);
 /// Bytes by which all sheaf sizes together may exceed that or the first size: as many in a small process, whose caches have few places,
 /// less a part of the pages in use, down to the second.
 const EXTRA_BYTES: (usize, usize) = (1 << 20, 16 << 10);
