@@ -1,7 +1,7 @@
 //! Each CPU's two sheaves of a cache, and the moves between sheaf, spare, barn and slabs.
 //!
 //! Allocation pops from the main sheaf; when it is empty the spare takes its place, then a full sheaf from the barn, then
-//! a refill from the slabs, which may get another CPU's spare before ([`super::retire`]). Free is the mirror image; a batch of objects
+//! another CPU's spare where slabs have nothing left ([`super::retire`]), then a refill from the slabs. Free is the mirror image; a batch of objects
 //! moves under one lock. When the spare changed places to be taken from and is wanted to be put to next, or the other way round, both get
 //! half of the objects: one that is full next to one that is empty would change places at every few steps of a random walk.
 //!
@@ -492,29 +492,40 @@ impl Pair {
                 traded.sheaf.prefetch();
                 self.main.insert(traded.sheaf)
             }
-            Err(empty) => {
-                let main = self.main.insert(empty);
-                // Half a sheaf at most: the other half is room for frees, and unused objects pin slabs.
-                cache.sheaf_size.note_take(cache.nr_places());
-                let nr_objects = main.room().div_ceil(2).min(sheaf_size::refill(cache.size())).max(1);
-                let group = hooks::current();
-                let mut purse = Purse::of(group, nr_objects, cache.price());
-                // Twice in a row for one group: the rest of them will be its, too.
-                let is_its = mem::replace(&mut self.refilled_for, group) == group;
-                if is_its {
-                    purse.fill();
+            Err(empty) => match cache.take_over() {
+                Some(full) => {
+                    cache.sheaf_size.note_trade(cache.nr_places());
+                    empty.free();
+                    full.prefetch();
+                    self.main.insert(full)
                 }
-                cache.take(nr_objects, &mut purse, |object| {
-                    main.push(object);
-                });
-                if is_its {
-                    cache.charge_from(&mut purse, main);
-                }
-                *went_up = purse.went_up();
-                main
-            }
+                None => self.refill(cache, empty, went_up),
+            },
         };
         main.pop()
+    }
+
+    /// Makes an empty sheaf the main one, with objects from the slabs.
+    fn refill(&mut self, cache: &Cache, empty: Sheaf, went_up: &mut bool) -> &mut Sheaf {
+        let main = self.main.insert(empty);
+        // Half a sheaf at most: the other half is room for frees, and unused objects pin slabs.
+        cache.sheaf_size.note_take(cache.nr_places());
+        let nr_objects = main.room().div_ceil(2).min(sheaf_size::refill(cache.size())).max(1);
+        let group = hooks::current();
+        let mut purse = Purse::of(group, nr_objects, cache.price());
+        // Twice in a row for one group: the rest of them will be its, too.
+        let is_its = mem::replace(&mut self.refilled_for, group) == group;
+        if is_its {
+            purse.fill();
+        }
+        cache.take(nr_objects, &mut purse, |object| {
+            main.push(object);
+        });
+        if is_its {
+            cache.charge_from(&mut purse, main);
+        }
+        *went_up = purse.went_up();
+        main
     }
 
     fn free_slow(&mut self, cache: &Cache, object: FreeObject) {

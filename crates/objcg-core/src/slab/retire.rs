@@ -120,27 +120,34 @@ impl Cache {
         }
     }
 
-    /// Empties another CPU's spare sheaf into the slabs before the cache has more slabs than ever; false if none was found. What waits
-    /// elsewhere would otherwise make slabs that stay: of a CPU whose objects are freed while another's grow.
+    /// Empties another CPU's spare sheaf into the slabs before the cache has more slabs than ever; false if none was found.
     pub(super) fn call_in(&self) -> bool {
+        let Some(spare) = self.take_others_spare() else { return false };
+        self.retire(spare);
+        true
+    }
+
+    /// The same sheaf as a whole, where slabs have no object left: the CPU that frees what another allocates has them.
+    pub(super) fn take_over(&self) -> Option<Sheaf> {
+        if self.nr_taken() < self.nr_places() { None } else { self.take_others_spare() }
+    }
+
+    /// Another CPU's spare sheaf before the cache has more slabs than ever, if one is found. What waits elsewhere would otherwise make slabs
+    /// that stay: of a CPU whose objects are freed while another's grow.
+    fn take_others_spare(&self) -> Option<Sheaf> {
         let most_slabs = &self.counters.most_slabs;
         let nr_slabs = self.counters.nr_slabs.load(Ordering::Relaxed);
         if nr_slabs < most_slabs.load(Ordering::Relaxed) {
-            return false;
+            return None;
         }
         // Others first each time, and nobody twice.
         let nr_cpus = SEEN.0.end.load(Ordering::Relaxed);
         let mut asked = (0..NR_ASKED.min(nr_cpus)).map(|nth| CpuId::fold((nr_slabs as usize + nth) % nr_cpus));
-        match asked.find_map(|cpu| self.slot_if_made(cpu)?.take_spare()) {
-            Some(spare) => {
-                self.retire(spare);
-                true
-            }
-            None => {
-                most_slabs.fetch_max(nr_slabs + 1, Ordering::Relaxed);
-                false
-            }
+        let spare = asked.find_map(|cpu| self.slot_if_made(cpu)?.take_spare());
+        if spare.is_none() {
+            most_slabs.fetch_max(nr_slabs + 1, Ordering::Relaxed);
         }
+        spare
     }
 
     fn retire(&self, mut sheaf: Sheaf) {
