@@ -1,4 +1,4 @@
-//! Before a cache has more slabs than ever, what another CPU has to spare goes back to them.
+//! Before a cache has more slabs than ever, what another CPU has to spare serves.
 //!
 //! The number of CPUs is the process's: this program has one test.
 
@@ -65,7 +65,7 @@ fn i1_what_another_cpu_has_to_spare_comes_before_more_slabs_than_ever() {
     assert_eq!(it.nr_slabs(), 3, "the spare, each time that more than ever would be needed");
     it.end();
 
-    // Objects that wait with a charge lose it on the way.
+    // Objects that wait with a charge change it when they are wanted.
     let mut it = Fixture::new();
     let [tenant, neighbour] = ["tenant", "neighbour"].map(|name| Memcg::root().create(name).expect("a new name"));
     let inside = tenant.enter();

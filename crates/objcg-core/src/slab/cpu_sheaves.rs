@@ -58,7 +58,7 @@ pub(super) struct Pair {
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Changed {
-    /// It traded with the barn or the slabs, or nothing yet. 0, as new slots are.
+    /// It traded with the barn, another CPU or the slabs, or nothing yet. 0, as new slots are.
     Otherwise = 0,
     /// It took the spare's objects, or half of them, for an empty main sheaf.
     ToTake,

@@ -140,7 +140,7 @@ impl Cache {
         if nr_slabs < most_slabs.load(Ordering::Relaxed) {
             return None;
         }
-        // Others first each time, and nobody twice.
+        // Others first as slabs come, and nobody twice.
         let nr_cpus = SEEN.0.end.load(Ordering::Relaxed);
         let mut asked = (0..NR_ASKED.min(nr_cpus)).map(|nth| CpuId::fold((nr_slabs as usize + nth) % nr_cpus));
         let spare = asked.find_map(|cpu| self.slot_if_made(cpu)?.take_spare());

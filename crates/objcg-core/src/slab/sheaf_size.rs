@@ -3,7 +3,7 @@
 //! A sheaf that is too small sends a loop to the slabs and back again; one that is too large keeps objects from others, and each
 //! of those may be the last of its slab. So a cache starts small and its sheaves double when objects go to the slabs in one
 //! direction soon after they came in the other: then a larger sheaf would have kept them. They double as well when sheaves are
-//! traded with the barn all the time, as they are when one CPU allocates and another frees. They are emptied and become smallest when the
+//! traded with the barn or another CPU all the time, as they are when one CPU allocates and another frees. They are emptied and become smallest when the
 //! cache's slabs stand nearly empty, since then it is the sheaves that hold them: see [`SheafSize::is_holding_slabs`]. Emptying moves objects
 //! to slabs that may be wanted again at once, so a cache does it only when it has moved twice as many for other reasons: then it
 //! costs a part of what is spent anyway, whatever comes next.
@@ -57,7 +57,7 @@ const EMPTY_SHARE: u64 = 4;
 const PUTS_TO_EMPTY: (u64, u64) = (2, 256);
 /// Slabs that a cache had before count for one place in this many.
 const PEAK_SHARE: u64 = 4;
-/// A cache whose sheaves are traded with the barn so often has larger ones.
+/// A cache whose sheaves are traded with the barn or another CPU so often has larger ones.
 const TRADES_TO_GROW: u32 = 32;
 /// Fewer bytes of slabs are not worth a look.
 const MIN_SLAB_BYTES: u64 = 32 << 10;
@@ -93,7 +93,7 @@ pub(super) struct SheafSize {
     before: AtomicU32,
     /// The most places since then.
     peak: AtomicU64,
-    /// Trades with the barn.
+    /// Trades with the barn or another CPU.
     nr_trades: AtomicU32,
     /// Full sheaves that may wait in the barn, at least [`SHELVED_SHEAVES`].
     nr_shelves: AtomicU32,
@@ -222,7 +222,7 @@ impl SheafSize {
         last != direction && self.last_move.swap(direction, Ordering::Relaxed) == TO_SLABS + FROM_SLABS - direction
     }
 
-    /// A sheaf is traded with the barn of a cache with room for that many.
+    /// A sheaf is traded with the barn or another CPU of a cache with room for that many.
     pub(super) fn note_trade(&self, nr_places: u64) {
         let nr_trades = self.nr_trades.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if nr_trades.is_multiple_of(TRADES_TO_GROW) {
