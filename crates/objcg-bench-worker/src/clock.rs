@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use crate::protocol::Scale;
+use crate::protocol::{Job, Scale};
+use crate::turns::Turns;
+
+/// Longer than anything that a worker does at once.
+pub(crate) const TOO_LONG: Duration = Duration::from_secs(300);
 
 /// What time is.
 #[derive(Clone, Copy)]
@@ -47,6 +51,11 @@ pub(crate) fn give_up_after(time: Duration) {
     unsafe { libc::alarm(seconds) };
 }
 
+/// Takes that back.
+pub(crate) fn give_up_never() {
+    give_up_after(Duration::ZERO);
+}
+
 /// How much a workload does at a scale.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
@@ -55,35 +64,58 @@ pub(crate) struct Effort {
     repetition: Duration,
     /// By what workloads of a fixed length multiply their smallest sensible one.
     pub(crate) factor: usize,
+    /// Before each repetition the worker waits for its turn.
+    turns: Turns,
 }
 
+/// A repetition of a loop of any length begins with this part of it, which is not timed: others had the caches.
+const WARM_UP: u64 = 8;
+
 impl Effort {
-    pub(crate) fn of(scale: Scale) -> Effort {
-        let (nr_repetitions, micros, factor) = match scale {
+    pub(crate) fn of(job: &Job) -> Effort {
+        let (nr_repetitions, micros, factor) = match job.scale {
             Scale::Tiny => (2, 500, 1),
             Scale::Quick => (7, 3_000, 10),
             Scale::Full => (15, 15_000, 40),
         };
-        Effort { nr_repetitions, repetition: Duration::from_micros(micros), factor }
+        let turns = if job.in_turns { Turns::WithOthers } else { Turns::Alone };
+        Effort { nr_repetitions, repetition: Duration::from_micros(micros), factor, turns }
     }
 
     /// Nanoseconds an operation of each repetition of `work`, which is of one thread and does as many operations as it is told,
     /// a multiple of `grain`. What warms up and finds the length is left out.
     pub(crate) fn repeat(self, grain: u64, mut work: impl FnMut(u64)) -> Vec<f64> {
-        let [times] = self.repeat_in_turn(grain, |_, nr_ops| work(nr_ops));
+        let [times] = self.alternate(grain, |_, nr_ops| work(nr_ops));
         times
     }
 
-    /// As `repeat`, of several works in turn, so that what slows the machine slows all of them.
-    pub(crate) fn repeat_in_turn<const N: usize>(self, grain: u64, mut work: impl FnMut(usize, u64)) -> [Vec<f64>; N] {
+    /// As `repeat`, of several works, one after the other in each repetition.
+    pub(crate) fn alternate<const N: usize>(self, grain: u64, mut work: impl FnMut(usize, u64)) -> [Vec<f64>; N] {
         let lengths: [u64; N] = std::array::from_fn(|which| self.calibrate(grain, &mut |nr_ops| work(which, nr_ops)));
         let mut times = [const { Vec::new() }; N];
         for _ in 0..self.nr_repetitions {
+            self.wait_for_turn();
             for which in 0..N {
+                work(which, (lengths[which] / grain / WARM_UP).max(1) * grain);
                 times[which].push(Clock::Thread.per_op(lengths[which], || work(which, lengths[which])));
             }
         }
         times
+    }
+
+    /// What each repetition of `measure` finds, which is as long as it is. One before them warms up.
+    pub(crate) fn repeat_whole(self, mut measure: impl FnMut() -> f64) -> Vec<f64> {
+        measure();
+        let repetition = |_| {
+            self.wait_for_turn();
+            measure()
+        };
+        (0..self.nr_repetitions).map(repetition).collect()
+    }
+
+    /// Lets the other workers have a repetition.
+    pub(crate) fn wait_for_turn(self) {
+        self.turns.wait();
     }
 
     /// How many operations a repetition takes.

@@ -13,22 +13,19 @@ mod protocol;
 mod random;
 mod resident;
 mod rival;
+mod turns;
 mod workload;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clock::Effort;
 use protocol::{Answer, Job};
-
-/// Longer than any workload takes.
-const TOO_LONG: Duration = Duration::from_secs(300);
 
 /// Moments of memory of any workload.
 const MAX_POINTS: usize = 16;
 
 fn main() -> ExitCode {
-    clock::give_up_after(TOO_LONG);
+    clock::give_up_after(clock::TOO_LONG);
     match answer() {
         Ok(answer) => {
             print!("{}", answer.encode());
@@ -45,7 +42,9 @@ fn answer() -> Result<Answer, String> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let job = Job::decode(&words)?;
     let mut answer = Answer { points: Vec::with_capacity(MAX_POINTS), ..Answer::default() };
-    workload::run(&job, Effort::of(job.scale), &mut answer)?;
+    let effort = Effort::of(&job);
+    effort.wait_for_turn();
+    workload::run(&job, effort, &mut answer)?;
     answer.peak_bytes = resident::peak_bytes();
     // Last: a proof needs memory.
     answer.proof = rival::prove()?;

@@ -8,6 +8,9 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+/// What a worker says when it waits for its turn; it goes on when it is sent a byte.
+pub(crate) const AT_TURN: &str = "turn\n";
+
 /// How a rival is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mode {
@@ -42,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) scale: Scale,
     /// Whether to look at memory again after a while, where the workload does.
     pub(crate) rests: bool,
+    /// Whether other workers have turns between its repetitions.
+    pub(crate) in_turns: bool,
     pub(crate) seed: u64,
 }
 
@@ -102,6 +107,7 @@ impl Job {
             format!("mode={}", self.mode.name()),
             format!("scale={}", self.scale.name()),
             format!("rests={}", self.rests),
+            format!("turns={}", self.in_turns),
             format!("seed={}", self.seed),
         ]
     }
@@ -114,12 +120,14 @@ impl Job {
         };
         let mode = value("mode")?;
         let scale = value("scale")?;
+        let is = |key| value(key)?.parse().map_err(|error| format!("{key}: {error}"));
         Ok(Job {
             workload: value("workload")?.to_owned(),
             variant: value("variant")?.to_owned(),
             mode: by_name(Mode::ALL, Mode::name, mode).ok_or_else(|| format!("no mode {mode}"))?,
             scale: by_name(Scale::ALL, Scale::name, scale).ok_or_else(|| format!("no scale {scale}"))?,
-            rests: value("rests")?.parse().map_err(|error| format!("rests: {error}"))?,
+            rests: is("rests")?,
+            in_turns: is("turns")?,
             seed: value("seed")?.parse().map_err(|error| format!("seed: {error}"))?,
         })
     }

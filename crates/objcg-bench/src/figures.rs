@@ -1,7 +1,8 @@
 //! What workers answered, as medians and ratios.
 //!
-//! A round's time is the median of the process's repetitions; a figure is the median of the rounds. A ratio is the median
-//! of the ratios within rounds.
+//! A round's time is the median of the process's repetitions; a figure is the median of the rounds. A round's ratio is the
+//! median of the ratios between repetitions of the same sweep, which are some tens of milliseconds apart; a ratio is the
+//! median of those.
 
 use crate::plan::Series;
 use crate::protocol::Answer;
@@ -93,8 +94,7 @@ impl Figures {
 
     /// Nanoseconds an operation in each round.
     pub(crate) fn rounds(&self, line: Line<'_>, case: &str) -> Rounds {
-        let of = |answer: &Answer| median(&answer.cases.iter().find(|found| found.name == case)?.ns);
-        self.answers(line).filter_map(|(round, answer)| Some((round, of(answer)?))).collect()
+        self.repetitions(line, case).filter_map(|(round, times)| Some((round, median(times)?))).collect()
     }
 
     /// Nanoseconds an operation.
@@ -104,18 +104,31 @@ impl Figures {
 
     /// The fastest repetition of all rounds.
     pub(crate) fn least_ns(&self, line: Line<'_>, case: &str) -> Option<f64> {
-        let of = |answer: &Answer| least(&answer.cases.iter().find(|found| found.name == case)?.ns);
-        least(&self.answers(line).filter_map(|(_, answer)| of(answer)).collect::<Vec<_>>())
+        least(&self.repetitions(line, case).filter_map(|(_, times)| least(times)).collect::<Vec<_>>())
     }
 
     /// How much longer an operation takes than another line's.
     pub(crate) fn ratio(&self, line: Line<'_>, against: Line<'_>, case: &str) -> Option<f64> {
-        paired_ratio(&self.rounds(line, case), &self.rounds(against, case))
+        self.ratio_of((line, case), (against, case))
     }
 
     /// How much longer one case takes than another in the same processes.
     pub(crate) fn ratio_of_cases(&self, line: Line<'_>, case: &str, against: &str) -> Option<f64> {
-        paired_ratio(&self.rounds(line, case), &self.rounds(line, against))
+        self.ratio_of((line, case), (line, against))
+    }
+
+    fn ratio_of(&self, (line, case): (Line<'_>, &str), (against, base): (Line<'_>, &str)) -> Option<f64> {
+        let of_round = |(round, times): (u32, &[f64])| {
+            let (_, base_times) = self.repetitions(against, base).find(|(other, _)| *other == round)?;
+            paired_ratio(&numbered(times), &numbered(base_times))
+        };
+        median(&self.repetitions(line, case).filter_map(of_round).collect::<Vec<_>>())
+    }
+
+    /// Nanoseconds an operation of each repetition, by round.
+    fn repetitions<'a>(&'a self, line: Line<'a>, case: &'a str) -> impl Iterator<Item = (u32, &'a [f64])> {
+        let of = move |answer: &'a Answer| answer.cases.iter().find(|found| found.name == case);
+        self.answers(line).filter_map(move |(round, answer)| Some((round, &*of(answer)?.ns)))
     }
 
     /// The most bytes resident.
@@ -156,6 +169,11 @@ impl Figures {
 
 fn median_of(rounds: &[(u32, f64)]) -> Option<f64> {
     median(&rounds.iter().map(|(_, value)| *value).collect::<Vec<_>>())
+}
+
+/// Times with the number of their repetition.
+fn numbered(times: &[f64]) -> Vec<(u32, f64)> {
+    (0..).zip(times.iter().copied()).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "bytes of a process")]

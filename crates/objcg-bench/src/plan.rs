@@ -1,9 +1,10 @@
 //! Who runs what, and in which order.
 //!
-//! Rounds go around all allocators: A, B, C, A, B, C. What slows the machine for some seconds then slows neighbours, and a
-//! ratio is taken within a round. Each round begins with another allocator, so that none is always the first to meet what
-//! the workload before left behind. Heaps, of which a thousand take seconds, come at the end of a round, so that those that are compared
-//! with each other stay neighbours. Unless the scale is full, all rounds but the first leave them out, and the look at memory after a while.
+//! In a round each allocator has a process. They take turns of a repetition each: A, B, C, A, B, C. What slows the machine
+//! for a second then slows all of them, and a ratio is taken between repetitions of the same sweep. Each round begins with
+//! another allocator, so that none is always the first to meet what the workload before left behind. Heaps, of which a
+//! thousand take seconds and gigabytes, run after a round, one after the other. Unless the scale is full, all rounds but
+//! the first leave them out, and the look at memory after a while.
 
 use crate::protocol::{Job, Mode, Scale};
 use crate::rivals::Rival;
@@ -45,14 +46,14 @@ pub(crate) fn series(workload: &Workload, variant: &str, rivals: &[&'static Riva
     rivals.iter().flat_map(of).collect()
 }
 
-/// All processes, in their order.
-pub(crate) fn steps(
+/// All processes, in their order; those that take turns with each other together.
+pub(crate) fn sweeps(
     workloads: &[&'static Workload],
     rivals: &[&'static Rival],
     scale: Scale,
     rounds: Option<u32>,
-) -> Vec<Step> {
-    let mut steps = Vec::new();
+) -> Vec<Vec<Step>> {
+    let mut sweeps = Vec::new();
     for workload in workloads {
         for variant in workload.variants(scale) {
             let lines = series(workload, variant, rivals, scale);
@@ -60,28 +61,30 @@ pub(crate) fn steps(
             for round in 0..rounds.unwrap_or(workload.rounds(scale)) {
                 let is_whole = round == 0 || scale == Scale::Full;
                 let first = round as usize % lines.len().max(1);
-                let heaps = heaps.iter().filter(|_| is_whole);
-                for &series in lines[first..].iter().chain(&lines[..first]).chain(heaps) {
+                let step = |&series: &Series| {
                     let job = Job {
                         workload: workload.name.to_owned(),
                         variant: (*variant).to_owned(),
                         mode: series.mode,
                         scale,
                         rests: is_whole,
+                        in_turns: true,
                         // The same work for all, another in each round.
                         seed: u64::from(round) + 1,
                     };
-                    steps.push(Step { workload, series, round, job });
-                }
+                    Step { workload, series, round, job }
+                };
+                sweeps.push(lines[first..].iter().chain(&lines[..first]).map(step).collect());
+                sweeps.extend(heaps.iter().filter(|_| is_whole).map(|series| vec![step(series)]));
             }
         }
     }
-    steps
+    sweeps
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{series, steps};
+    use super::{series, sweeps};
     use crate::protocol::{Mode, Scale};
     use crate::rivals::RIVALS;
     use crate::workloads::WORKLOADS;
@@ -91,33 +94,38 @@ mod tests {
     }
 
     #[test]
-    fn rounds_are_interleaved_and_begin_with_another_each() {
+    fn a_round_is_a_sweep_and_each_begins_with_another() {
         let lifo: Vec<_> = WORKLOADS.iter().filter(|workload| workload.name == "lifo").collect();
-        let plan = steps(&lifo, &all()[1..4], Scale::Quick, Some(4));
-        let names: Vec<_> = plan.iter().map(|step| step.series.rival.name).collect();
+        let plan = sweeps(&lifo, &all()[1..4], Scale::Quick, Some(4));
+        let names: Vec<Vec<_>> =
+            plan.iter().map(|sweep| sweep.iter().map(|step| step.series.rival.name).collect()).collect();
         let [a, b, c] = ["glibc", "jemalloc", "mimalloc-v2"];
-        assert_eq!(names, [a, b, c, b, c, a, c, a, b, a, b, c]);
-        let rounds: Vec<_> = plan.iter().map(|step| step.round).collect();
-        assert_eq!(rounds, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]);
+        assert_eq!(names, [[a, b, c], [b, c, a], [c, a, b], [a, b, c]]);
+        for (round, sweep) in (0..).zip(&plan) {
+            assert!(sweep.iter().all(|step| step.round == round && step.job.in_turns));
+        }
     }
 
     #[test]
-    fn heaps_are_last_and_at_quick_scale_only_in_the_first_round() {
+    fn heaps_run_alone_and_at_quick_scale_only_after_the_first_round() {
         let tenants: Vec<_> = WORKLOADS.iter().filter(|workload| workload.name == "tenants").collect();
         for (scale, nr_rounds_with) in [(Scale::Quick, 1), (Scale::Full, 3)] {
-            let plan = steps(&tenants, &all()[2..4], scale, Some(3));
-            let hundred: Vec<_> = plan.iter().filter(|step| step.job.variant == "100").collect();
-            let round = |nth| hundred.iter().filter(move |step| step.round == nth).map(|step| step.job.mode);
-            assert!(round(0).eq([Mode::Off, Mode::Off, Mode::Heaps, Mode::Heaps]));
-            let nr_with = (0..3).filter(|nth| round(*nth).any(|mode| mode == Mode::Heaps)).count();
-            assert_eq!(nr_with, nr_rounds_with);
-            assert!(hundred.iter().all(|step| step.job.rests == (step.round < nr_rounds_with as u32)));
+            let plan = sweeps(&tenants, &all()[2..4], scale, Some(3));
+            let of_hundred = |sweep: &&Vec<super::Step>| sweep[0].job.variant == "100";
+            let hundred: Vec<_> = plan.iter().filter(of_hundred).collect();
+            let modes = hundred.iter().map(|sweep| sweep.iter().map(|step| step.series.mode).collect());
+            let modes: Vec<Vec<_>> = modes.collect();
+            let (shared, alone) = (vec![Mode::Off, Mode::Off], vec![Mode::Heaps]);
+            assert_eq!(modes[..3], [shared, alone.clone(), alone.clone()]);
+            assert_eq!(modes.iter().filter(|modes| **modes == alone).count(), 2 * nr_rounds_with);
+            let rests = |step: &super::Step| step.job.rests == (step.round < nr_rounds_with as u32);
+            assert!(hundred.into_iter().flatten().all(rests));
         }
     }
 
     #[test]
     fn everybody_does_the_same_work_in_a_round() {
-        let plan = steps(&WORKLOADS.iter().collect::<Vec<_>>(), &all(), Scale::Full, None);
+        let plan = sweeps(&WORKLOADS.iter().collect::<Vec<_>>(), &all(), Scale::Full, None).concat();
         for step in &plan {
             assert_eq!(step.job.seed, u64::from(step.round) + 1);
             assert_eq!(step.job.mode, step.series.mode);

@@ -1,4 +1,4 @@
-//! Runs the plan: builds workers, starts one process after the other, shows what they found.
+//! Runs the plan: builds workers, lets their processes take turns, shows what they found.
 
 use std::fs;
 use std::sync::Mutex;
@@ -11,7 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::args::RunArgs;
 use crate::figures::{Figures, Measurement};
 use crate::machine::Machine;
-use crate::plan::{Series, Step, steps};
+use crate::plan::{Series, Step, sweeps};
+use crate::protocol::Answer;
 use crate::report::{Failure, Report};
 use crate::rivals::Rival;
 use crate::workers::Worker;
@@ -49,7 +50,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
         figures: Figures::default(),
         failures: Vec::new(),
     };
-    let plan = steps(&args.workloads(), &findings.rivals, args.scale(), args.rounds);
+    let plan = sweeps(&args.workloads(), &findings.rivals, args.scale(), args.rounds);
     let workers = build(&plan, &mut findings);
     measure(&plan, &workers, &mut findings);
     if findings.figures.is_empty() {
@@ -73,8 +74,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
 }
 
 /// Builds the workers that the plan needs, as many at a time as there are CPUs: much of it is configure scripts.
-fn build(plan: &[Step], findings: &mut Findings) -> Vec<(&'static Rival, Worker)> {
-    let takes_part = |rival: &&'static Rival| plan.iter().any(|step| step.series.rival == *rival);
+fn build(plan: &[Vec<Step>], findings: &mut Findings) -> Vec<(&'static Rival, Worker)> {
+    let takes_part = |rival: &&'static Rival| plan.iter().flatten().any(|step| step.series.rival == *rival);
     let needed: Vec<_> = findings.rivals.iter().copied().filter(takes_part).collect();
     let bar = ProgressBar::new(needed.len() as u64).with_prefix("building");
     bar.set_style(style());
@@ -112,33 +113,56 @@ fn build(plan: &[Step], findings: &mut Findings) -> Vec<(&'static Rival, Worker)
 }
 
 /// Runs the processes of those allocators that were built.
-fn measure(plan: &[Step], workers: &[(&'static Rival, Worker)], findings: &mut Findings) {
-    let bar = ProgressBar::new(plan.len() as u64).with_prefix("measuring");
+fn measure(plan: &[Vec<Step>], workers: &[(&'static Rival, Worker)], findings: &mut Findings) {
+    let nr_steps = plan.iter().map(Vec::len).sum::<usize>();
+    let bar = ProgressBar::new(nr_steps as u64).with_prefix("measuring");
     bar.set_style(style());
-    for step in plan {
-        bar.set_message(format!("{} {}", step.workload.name, step.series.name()));
-        if let Some((_, worker)) = workers.iter().find(|(rival, _)| *rival == step.series.rival) {
-            match worker.run(&step.job) {
-                Ok(answer) => findings.figures.add(Measurement {
-                    workload: step.workload,
-                    variant: step.job.variant.clone(),
-                    series: step.series,
-                    round: step.round,
-                    answer,
-                }),
-                Err(error) => {
-                    let variant = if step.job.variant == "-" { "" } else { &step.job.variant };
-                    let what = [step.workload.name, variant, &step.series.name()].join(" ").replace("  ", " ");
-                    let failure =
-                        Failure { what: format!("{what}, round {}", step.round), reason: format!("{error:#}") };
-                    bar.suspend(|| eprintln!("objcg-bench: {}", failure.line()));
-                    findings.failures.push(failure);
-                }
+    for sweep in plan {
+        let mut running = Vec::new();
+        for step in sweep {
+            match workers
+                .iter()
+                .find(|(rival, _)| *rival == step.series.rival)
+                .map(|(_, worker)| worker.start(&step.job))
+            {
+                Some(Ok(process)) => running.push((step, process)),
+                Some(Err(error)) => findings.fail(step, &error, &bar),
+                // It did not build, which is a failure already.
+                None => bar.inc(1),
             }
         }
-        bar.inc(1);
+        while !running.is_empty() {
+            running.retain_mut(|(step, process)| {
+                bar.set_message(format!("{} {}", step.workload.name, step.series.name()));
+                match process.take_turn() {
+                    Ok(None) => return true,
+                    Ok(Some(answer)) => findings.add(step, answer, &bar),
+                    Err(error) => findings.fail(step, &error, &bar),
+                }
+                false
+            });
+        }
     }
     bar.finish_and_clear();
+}
+
+impl Findings {
+    /// Notes what a process answered.
+    fn add(&mut self, step: &Step, answer: Answer, bar: &ProgressBar) {
+        let (variant, series, round) = (step.job.variant.clone(), step.series, step.round);
+        self.figures.add(Measurement { workload: step.workload, variant, series, round, answer });
+        bar.inc(1);
+    }
+
+    /// Notes that a process did not answer, and says so.
+    fn fail(&mut self, step: &Step, error: &anyhow::Error, bar: &ProgressBar) {
+        let variant = if step.job.variant == "-" { "" } else { &step.job.variant };
+        let what = [step.workload.name, variant, &step.series.name()].join(" ").replace("  ", " ");
+        let failure = Failure { what: format!("{what}, round {}", step.round), reason: format!("{error:#}") };
+        bar.suspend(|| eprintln!("objcg-bench: {}", failure.line()));
+        self.failures.push(failure);
+        bar.inc(1);
+    }
 }
 
 /// How progress looks.

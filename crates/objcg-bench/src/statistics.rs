@@ -19,10 +19,10 @@ pub(crate) fn geometric_mean(values: &[f64]) -> Option<f64> {
     Some((values.iter().map(|value| value.ln()).sum::<f64>() / f64::from(nr_values)).exp())
 }
 
-/// The median of the ratios of those rounds that both have.
+/// The median of the ratios of those values that both have, by their number.
 pub(crate) fn paired_ratio(of: &[(u32, f64)], against: &[(u32, f64)]) -> Option<f64> {
-    let ratio = |(round, value): &(u32, f64)| {
-        let (_, base) = against.iter().find(|(other, _)| other == round)?;
+    let ratio = |(number, value): &(u32, f64)| {
+        let (_, base) = against.iter().find(|(other, _)| other == number)?;
         (*base > 0.0).then(|| value / base)
     };
     median(&of.iter().filter_map(ratio).collect::<Vec<_>>())

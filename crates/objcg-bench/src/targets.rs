@@ -11,7 +11,6 @@ use crate::plan::Series;
 use crate::protocol::Mode;
 use crate::rivals::RIVALS;
 use crate::statistics::geometric_mean;
-use crate::workloads::{WORKLOADS, WorkloadKind};
 
 /// A promise, and what became of it.
 #[derive(Debug, Serialize)]
@@ -223,14 +222,12 @@ impl Judge<'_> {
         largest(rivals.iter().flat_map(of_rival))
     }
 
-    /// The geometric mean of the ratios of two modes over all cases of the workloads that have both.
+    /// The geometric mean of the ratios of two modes over all cases that have both.
     fn mean(&self, mode: Mode, against: Mode) -> Found {
-        let timed =
-            WORKLOADS.iter().filter(|workload| matches!(workload.kind, WorkloadKind::Everybody | WorkloadKind::Burst));
         let mut ratios = Vec::new();
-        for workload in timed {
-            let line = |mode| self.line(workload.name, "-", "objcg", mode);
-            for case in self.figures.cases(workload.name, "-") {
+        for (workload, variant) in self.figures.tables() {
+            let line = |mode| self.line(workload.name, variant, "objcg", mode);
+            for case in self.figures.cases(workload.name, variant) {
                 ratios.extend(self.figures.ratio(line(mode), line(against), case));
             }
         }

@@ -5,12 +5,13 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::protocol::{Answer, Job};
+use crate::protocol::{AT_TURN, Answer, Job};
 use crate::rivals::Rival;
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../objcg-bench-worker/Cargo.toml");
@@ -47,19 +48,62 @@ impl Worker {
         Ok(Worker { binary: target.join(BINARY) })
     }
 
-    /// Runs one process to its end.
-    pub(crate) fn run(&self, job: &Job) -> Result<Answer> {
-        let output = Command::new(&self.binary)
+    /// Starts a process, which waits for its first turn.
+    pub(crate) fn start(&self, job: &Job) -> Result<Process> {
+        let mut child = Command::new(&self.binary)
             .args(job.encode())
-            .stdin(Stdio::null())
-            .output()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .with_context(|| self.binary.display().to_string())?;
-        if !output.status.success() {
-            let reason = first_lines(&output.stderr);
-            let separator = if reason.is_empty() { "" } else { ": " };
-            bail!("{}{separator}{reason}", output.status);
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut process = Process { child, stdout, said: String::new() };
+        process.listen()?;
+        Ok(process)
+    }
+}
+
+/// A process that measures, a turn at a time.
+pub(crate) struct Process {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    /// What it said of its answer.
+    said: String,
+}
+
+impl Process {
+    /// Lets it go on until it is at its next turn; the answer if there is none.
+    pub(crate) fn take_turn(&mut self) -> Result<Option<Answer>> {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        // One that died cannot be told; how it died is found when there is nothing to hear of it.
+        let _ = stdin.write_all(b"\n");
+        if self.listen()? {
+            return Ok(None);
         }
-        Answer::decode(&String::from_utf8_lossy(&output.stdout)).map_err(anyhow::Error::msg)
+        let mut stderr = Vec::new();
+        self.child.stderr.take().expect("it is piped").read_to_end(&mut stderr)?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            let reason = first_lines(&stderr);
+            let separator = if reason.is_empty() { "" } else { ": " };
+            bail!("{status}{separator}{reason}");
+        }
+        Answer::decode(&self.said).map(Some).map_err(anyhow::Error::msg)
+    }
+
+    /// Listens until it is at a turn; false if it says no more.
+    fn listen(&mut self) -> Result<bool> {
+        loop {
+            let start = self.said.len();
+            if self.stdout.read_line(&mut self.said)? == 0 {
+                return Ok(false);
+            }
+            if &self.said[start..] == AT_TURN {
+                self.said.truncate(start);
+                return Ok(true);
+            }
+        }
     }
 }
 

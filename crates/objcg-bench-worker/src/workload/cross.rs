@@ -21,10 +21,9 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     let ring = Ring::new();
     for size in [16, 64, 256, 1024] {
         let nr_pairs = NR_PAIRS * effort.factor as u64;
-        // The first repetition warms up.
-        let times = (0..=effort.nr_repetitions)
-            .map(|_| Clock::Wall.per_op(nr_pairs, || pairs(&ring, group.as_ref(), size, nr_pairs)));
-        answer.add_case(size.to_string(), times.skip(1).collect());
+        let times =
+            effort.repeat_whole(|| Clock::Wall.per_op(nr_pairs, || pairs(&ring, group.as_ref(), size, nr_pairs)));
+        answer.add_case(size.to_string(), times);
     }
     Ok(())
 }

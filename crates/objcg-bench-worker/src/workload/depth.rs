@@ -20,10 +20,10 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
         groups.push(at_depth(depth)?);
     }
     let mut batches = Batches::new(job.seed);
-    let of_batch: [_; DEPTHS.len()] = effort
-        .repeat_in_turn(NR_OBJECTS as u64, |which, nr_pairs| groups[which].scope(|| batches.pairs(256, nr_pairs)));
+    let of_batch: [_; DEPTHS.len()] =
+        effort.alternate(NR_OBJECTS as u64, |which, nr_pairs| groups[which].scope(|| batches.pairs(256, nr_pairs)));
     let of_lifo: [_; DEPTHS.len()] =
-        effort.repeat_in_turn(lifo::GRAIN, |which, nr_pairs| groups[which].scope(|| lifo::pairs(64, nr_pairs)));
+        effort.alternate(lifo::GRAIN, |which, nr_pairs| groups[which].scope(|| lifo::pairs(64, nr_pairs)));
     for (name, times) in [("batch", of_batch), ("lifo", of_lifo)] {
         for (depth, ns) in DEPTHS.iter().zip(times) {
             answer.add_case(format!("{name}-{depth}"), ns);

@@ -34,7 +34,7 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     };
     let (group_order, free_order) = (order(), order());
     let mut objects: Pages<Option<Object>> = Pages::new(NR_GROUPS, |_| None);
-    let times: [_; CASES.len()] = effort.repeat_in_turn(NR_GROUPS as u64, |which, nr_pairs| {
+    let times: [_; CASES.len()] = effort.alternate(NR_GROUPS as u64, |which, nr_pairs| {
         for _ in 0..nr_pairs as usize / NR_GROUPS {
             for (place, &nth) in objects.iter_mut().zip(&group_order) {
                 let group = &groups[usize::from(nth) % CASES[which]];

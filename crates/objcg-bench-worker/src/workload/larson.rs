@@ -37,8 +37,7 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     });
     let nr_generations = NR_GENERATIONS * effort.factor;
     let nr_ops = NR_THREADS as u64 * nr_generations as u64 * NR_REPLACED;
-    // The first repetition warms up.
-    let times = (0..=effort.nr_repetitions).map(|_| {
+    let times = effort.repeat_whole(|| {
         Clock::Wall.per_op(nr_ops, || {
             thread::scope(|scope| {
                 for lane in &mut lanes {
@@ -48,7 +47,7 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
             });
         })
     });
-    answer.add_case("all", times.skip(1).collect());
+    answer.add_case("all", times);
     Ok(())
 }
 

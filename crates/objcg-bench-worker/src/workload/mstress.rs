@@ -30,8 +30,7 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     let sizes = Sizes::of_a_server();
     let mut sets: [Set; NR_THREADS] = std::array::from_fn(|_| Set::new());
     let nr_rounds = NR_ROUNDS * effort.factor.div_ceil(10);
-    let mut times = Vec::new();
-    for _ in 0..=effort.nr_repetitions {
+    let times = effort.repeat_whole(|| {
         let start = Clock::Wall.now();
         let mut nr_ops = 0;
         for round in 0..nr_rounds {
@@ -46,9 +45,9 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
                 nr_ops += threads.map(|thread| thread.join().expect("nothing panics")).iter().sum::<u64>();
             });
         }
-        times.push((Clock::Wall.now() - start).as_nanos() as f64 / nr_ops as f64);
-    }
-    answer.add_case("all", times.split_off(1));
+        (Clock::Wall.now() - start).as_nanos() as f64 / nr_ops as f64
+    });
+    answer.add_case("all", times);
     board.clear();
     Ok(())
 }

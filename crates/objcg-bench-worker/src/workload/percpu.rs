@@ -52,8 +52,7 @@ mod of_objcg {
         let group = group_of(job.mode)?;
         within(group.as_ref(), || {
             let adders = Adders::new()?;
-            let of_one: [_; KINDS.len()] =
-                effort.repeat_in_turn(GRAIN, |which, nr_ops| adders.add(KINDS[which], nr_ops));
+            let of_one: [_; KINDS.len()] = effort.alternate(GRAIN, |which, nr_ops| adders.add(KINDS[which], nr_ops));
             for (kind, times) in KINDS.iter().zip(of_one) {
                 answer.add_case(kind.name(), times);
             }

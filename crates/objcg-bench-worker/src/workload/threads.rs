@@ -24,7 +24,7 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     let mut lanes: [Pages<Option<Object>>; NR_THREADS] = std::array::from_fn(|_| Pages::new(NR_OBJECTS, |_| None));
     let nr_rounds = NR_ROUNDS * effort.factor;
     let nr_ops = (NR_THREADS * nr_rounds * NR_OBJECTS) as u64;
-    let times = (0..=effort.nr_repetitions).map(|_| {
+    let times = effort.repeat_whole(|| {
         Clock::Wall.per_op(nr_ops, || {
             for round in 0..nr_rounds {
                 thread::scope(|scope| {
@@ -36,7 +36,7 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
             }
         })
     });
-    answer.add_case("all", times.skip(1).collect());
+    answer.add_case("all", times);
     Ok(())
 }
 
