@@ -35,7 +35,7 @@ const MIN_REPLACED: usize = 4;
 const MAX_REPLACED: usize = 28;
 /// Pairs of a repetition, for each unit of effort; more if there are many tenants.
 const NR_PAIRS: usize = 10_000;
-/// Part of a repetition that one thread does before it, untimed: others had the caches.
+/// The first part of a repetition, by one thread, is not timed: others had the caches.
 const WARM_UP: usize = 8;
 const REST: Duration = Duration::from_millis(500);
 
@@ -142,6 +142,7 @@ impl<H: Home> Server<'_, H> {
     /// Lets the threads fill the server and serve requests; times of a pair. Memory is looked at while the threads live.
     fn fill_and_churn(&self, seed: u64, effort: Effort, answer: &mut Answer) -> Vec<f64> {
         let nr_pairs = (NR_PAIRS * effort.factor).max(self.tenants.len() * MAX_OBJECTS / 4);
+        let nr_timed = nr_pairs - nr_pairs / WARM_UP;
         let barrier = Barrier::new(self.nr_threads);
         let clock = Clock::of(self.nr_threads);
         let mut times = Vec::with_capacity(effort.nr_repetitions);
@@ -153,7 +154,7 @@ impl<H: Home> Server<'_, H> {
                     let mut random = Random::new(seed ^ (nth as u64) << 32);
                     for _ in 0..effort.nr_repetitions {
                         barrier.wait();
-                        self.churn(nr_pairs / self.nr_threads, &mut random);
+                        self.churn(nr_timed / self.nr_threads, &mut random);
                         barrier.wait();
                     }
                     // Until memory was looked at.
@@ -166,8 +167,8 @@ impl<H: Home> Server<'_, H> {
                 effort.wait_for_turn();
                 self.churn(nr_pairs / WARM_UP, &mut random);
                 barrier.wait();
-                times.push(clock.per_op(nr_pairs as u64, || {
-                    self.churn(nr_pairs / self.nr_threads, &mut random);
+                times.push(clock.per_op(nr_timed as u64, || {
+                    self.churn(nr_timed / self.nr_threads, &mut random);
                     barrier.wait();
                 }));
             }
