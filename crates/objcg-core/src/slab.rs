@@ -87,17 +87,35 @@ pub(crate) struct SlabObject {
 
 impl SlabObject {
     /// Looks an address up; `None` unless an object starts there.
-    #[inline(always)]
     pub(crate) fn find(address: NonNull<u8>) -> Option<SlabObject> {
         SlabObject::in_page(address, page_alloc::lookup_at(address.as_ptr() as usize)?)
     }
 
     /// The same, for an address in this page.
-    #[inline(always)]
     pub(crate) fn in_page(address: NonNull<u8>, found: LookedUp) -> Option<SlabObject> {
+        SlabObject::in_page_by(address, found, CacheKind::object_at)
+    }
+
+    /// The same in fewer instructions, for whoever was handed the object out.
+    ///
+    /// # Safety
+    /// Nobody frees the object meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn find_live(address: NonNull<u8>) -> Option<SlabObject> {
+        let found = page_alloc::lookup_at(address.as_ptr() as usize)?;
+        // SAFETY: the object is in use, so its slab stays.
+        SlabObject::in_page_by(address, found, |kind, offset| unsafe { kind.live_object_at(offset) })
+    }
+
+    #[inline(always)]
+    fn in_page_by(
+        address: NonNull<u8>,
+        found: LookedUp,
+        object_at: impl FnOnce(&CacheKind, u32) -> Option<u32>,
+    ) -> Option<SlabObject> {
         let place = found.page.place();
         let kind = found.kind(place);
-        let obj_idx = kind.object_at(place.offset(address.as_ptr() as usize))?;
+        let obj_idx = object_at(kind, place.offset(address.as_ptr() as usize))?;
         Some(SlabObject { address, page: found.page, place, kind, obj_idx })
     }
 
