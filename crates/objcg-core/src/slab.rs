@@ -93,7 +93,10 @@ impl SlabObject {
 
     /// The same, for an address in this page.
     pub(crate) fn in_page(address: NonNull<u8>, found: LookedUp) -> Option<SlabObject> {
-        SlabObject::in_page_by(address, found, CacheKind::object_at)
+        let place = found.page.place();
+        let kind = found.kind(place);
+        let obj_idx = kind.object_at(place.offset(address.as_ptr() as usize))?;
+        Some(SlabObject { address, page: found.page, place, kind, obj_idx })
     }
 
     /// The same in fewer instructions, for whoever was handed the object out.
@@ -103,25 +106,17 @@ impl SlabObject {
     #[inline(always)]
     pub(crate) unsafe fn find_live(address: NonNull<u8>) -> Option<SlabObject> {
         let found = page_alloc::lookup_at(address.as_ptr() as usize)?;
-        // SAFETY: the object is in use, so its slab stays.
-        SlabObject::in_page_by(address, found, |kind, offset| unsafe { kind.live_object_at(offset) })
-    }
-
-    #[inline(always)]
-    fn in_page_by(
-        address: NonNull<u8>,
-        found: LookedUp,
-        object_at: impl FnOnce(&CacheKind, u32) -> Option<u32>,
-    ) -> Option<SlabObject> {
         let place = found.page.place();
         let kind = found.kind(place);
-        let obj_idx = object_at(kind, place.offset(address.as_ptr() as usize))?;
+        // SAFETY: the object is in use, so its slab stays.
+        let obj_idx = unsafe { kind.live_object_at(place.offset(address.as_ptr() as usize))? };
         Some(SlabObject { address, page: found.page, place, kind, obj_idx })
     }
 
     /// Looks up an object that the engine itself handed out or holds.
     fn of(address: NonNull<u8>) -> SlabObject {
-        match SlabObject::find(address) {
+        // SAFETY: nobody but the caller has the object, and no slab goes that has one out.
+        match unsafe { SlabObject::find_live(address) } {
             Some(object) => object,
             None => die!("{address:p}: a free list leads to what is no object"),
         }

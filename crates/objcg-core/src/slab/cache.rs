@@ -77,8 +77,8 @@ pub(crate) struct Cache {
 const _: () = assert!(
     mem::offset_of!(Cache, nr_first) < 64
         && mem::offset_of!(Cache, sheaf_size) == 64
-        && mem::offset_of!(Cache, barn) == 128
-        && mem::offset_of!(Cache, counters) == 192
+        && mem::offset_of!(Cache, barn) == 192
+        && mem::offset_of!(Cache, counters) == 256
 );
 
 /// What a cache holds. Relaxed: each is exact by itself, a set of them only at a quiet point.

@@ -75,30 +75,37 @@ const NEITHER: u32 = 0;
 const TO_SLABS: u32 = 1;
 const FROM_SLABS: u32 = 2;
 
-/// On lines of its own: a cache's other fields are read on every call, these change with moves between sheaves and slabs.
-#[repr(align(64))]
+/// On lines of its own, in two halves: every move of a sheaf reads the first, most write to the second, which so goes from CPU to CPU.
+#[repr(C, align(64))]
 pub(super) struct SheafSize {
     /// Objects; 0 without sheaves.
     capacity: AtomicU32,
     /// Bytes of an object.
     size: AtomicU32,
-    last_move: AtomicU32,
     /// The halving that this size has seen.
     halving: AtomicU32,
-    /// Slabs are looked at again when no more objects than this are taken.
-    look_at: AtomicU64,
-    /// Objects that sheaves put into slabs since they were last emptied.
-    nr_put: AtomicU64,
     /// The capacity before sheaves were emptied.
     before: AtomicU32,
+    /// Slabs are looked at again when no more objects than this are taken.
+    look_at: AtomicU64,
     /// The most places since then.
     peak: AtomicU64,
-    /// Trades with the barn or another CPU.
-    nr_trades: AtomicU32,
     /// Full sheaves that may wait in the barn, at least [`SHELVED_SHEAVES`].
     nr_shelves: AtomicU32,
+    moves: Moves,
+}
+
+/// What moves of sheaves count.
+#[repr(align(64))]
+struct Moves {
+    /// Which way objects last went between sheaves and slabs.
+    last: AtomicU32,
+    /// Trades with the barn or another CPU.
+    nr_trades: AtomicU32,
     /// Objects that wait in the barn.
     nr_shelved: AtomicU32,
+    /// Objects that sheaves put into slabs since they were last emptied.
+    nr_put: AtomicU64,
 }
 
 impl SheafSize {
@@ -106,15 +113,17 @@ impl SheafSize {
     pub(super) const NONE: SheafSize = SheafSize {
         capacity: AtomicU32::new(0),
         size: AtomicU32::new(0),
-        last_move: AtomicU32::new(NEITHER),
         halving: AtomicU32::new(0),
-        look_at: AtomicU64::new(u64::MAX),
-        nr_put: AtomicU64::new(0),
         before: AtomicU32::new(0),
+        look_at: AtomicU64::new(u64::MAX),
         peak: AtomicU64::new(0),
-        nr_trades: AtomicU32::new(0),
         nr_shelves: AtomicU32::new(0),
-        nr_shelved: AtomicU32::new(0),
+        moves: Moves {
+            last: AtomicU32::new(NEITHER),
+            nr_trades: AtomicU32::new(0),
+            nr_shelved: AtomicU32::new(0),
+            nr_put: AtomicU64::new(0),
+        },
     };
 
     pub(super) const fn for_objects(size: usize) -> SheafSize {
@@ -125,14 +134,14 @@ impl SheafSize {
     pub(super) fn set(&self, other: SheafSize) {
         self.capacity.store(other.capacity.load(Ordering::Relaxed), Ordering::Relaxed);
         self.size.store(other.size.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.last_move.store(NEITHER, Ordering::Relaxed);
+        self.moves.last.store(NEITHER, Ordering::Relaxed);
         self.look_at.store(u64::MAX, Ordering::Relaxed);
-        self.nr_put.store(0, Ordering::Relaxed);
+        self.moves.nr_put.store(0, Ordering::Relaxed);
         self.before.store(0, Ordering::Relaxed);
         self.peak.store(0, Ordering::Relaxed);
-        self.nr_trades.store(0, Ordering::Relaxed);
+        self.moves.nr_trades.store(0, Ordering::Relaxed);
         self.nr_shelves.store(0, Ordering::Relaxed);
-        self.nr_shelved.store(0, Ordering::Relaxed);
+        self.moves.nr_shelved.store(0, Ordering::Relaxed);
         self.halving.store(HALVINGS.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
@@ -209,7 +218,7 @@ impl SheafSize {
     pub(super) fn note_put(&self, nr_objects: u32, nr_places: u64) {
         // Not what goes there only because sheaves were emptied.
         if !self.lets_slabs_go() {
-            self.nr_put.fetch_add(u64::from(nr_objects), Ordering::Relaxed);
+            self.moves.nr_put.fetch_add(u64::from(nr_objects), Ordering::Relaxed);
         }
         if self.turns_to(TO_SLABS) {
             self.grow_all(nr_places);
@@ -218,13 +227,13 @@ impl SheafSize {
 
     /// Whether objects went the other way last. Written only then: all CPUs read it.
     fn turns_to(&self, direction: u32) -> bool {
-        let last = self.last_move.load(Ordering::Relaxed);
-        last != direction && self.last_move.swap(direction, Ordering::Relaxed) == TO_SLABS + FROM_SLABS - direction
+        let last = self.moves.last.load(Ordering::Relaxed);
+        last != direction && self.moves.last.swap(direction, Ordering::Relaxed) == TO_SLABS + FROM_SLABS - direction
     }
 
     /// A sheaf is traded with the barn or another CPU of a cache with room for that many.
     pub(super) fn note_trade(&self, nr_places: u64) {
-        let nr_trades = self.nr_trades.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let nr_trades = self.moves.nr_trades.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if nr_trades.is_multiple_of(TRADES_TO_GROW) {
             self.grow(nr_places);
         }
@@ -264,7 +273,7 @@ impl SheafSize {
             self.peak.store(nr_places, Ordering::Relaxed);
         }
         // tidy: allow(saturating_sub): they are counted apart, and more may be shelved by now than were taken
-        let nr_used = nr_taken.saturating_sub(u64::from(self.nr_shelved.load(Ordering::Relaxed)));
+        let nr_used = nr_taken.saturating_sub(u64::from(self.moves.nr_shelved.load(Ordering::Relaxed)));
         if nr_used * EMPTY_SHARE >= nr_places.max(peak / PEAK_SHARE)
             || nr_places * u64::from(size) < MIN_SLAB_BYTES
             || nr_taken > self.look_at.load(Ordering::Relaxed)
@@ -272,12 +281,12 @@ impl SheafSize {
             return false;
         }
         if !self.lets_slabs_go() {
-            if self.nr_put.load(Ordering::Relaxed) < puts_to_empty(nr_taken) {
+            if self.moves.nr_put.load(Ordering::Relaxed) < puts_to_empty(nr_taken) {
                 return false;
             }
             self.before.store(self.capacity(nr_places), Ordering::Relaxed);
         }
-        self.nr_put.store(0, Ordering::Relaxed);
+        self.moves.nr_put.store(0, Ordering::Relaxed);
         // Release: whoever sees that sheaves were emptied restores the capacity from before. Another CPU may do so between these
         // two stores: then the sheaves are smallest for a while although objects are wanted, and grow. So they are when two CPUs are here at
         // once, and the second takes the first one's for the capacity from before.
@@ -293,13 +302,13 @@ impl SheafSize {
             SHELVED.0.fetch_sub(nr_bytes, Ordering::Relaxed);
             return false;
         }
-        self.nr_shelved.fetch_add(nr_objects, Ordering::Relaxed);
+        self.moves.nr_shelved.fetch_add(nr_objects, Ordering::Relaxed);
         true
     }
 
     /// They do not wait any more.
     pub(super) fn unshelve(&self, nr_objects: u32) {
-        self.nr_shelved.fetch_sub(nr_objects, Ordering::Relaxed);
+        self.moves.nr_shelved.fetch_sub(nr_objects, Ordering::Relaxed);
         SHELVED.0.fetch_sub(self.nr_bytes(nr_objects), Ordering::Relaxed);
     }
 
@@ -484,9 +493,9 @@ mod tests {
         size.note_put(1 << 20, nr_places);
         assert!(!size.is_holding_slabs(nr_taken, nr_places));
         // Not by `shelve`: other tests have barns as well, and all together are bounded.
-        size.nr_shelved.store(4_000, Ordering::Relaxed);
+        size.moves.nr_shelved.store(4_000, Ordering::Relaxed);
         assert!(size.is_holding_slabs(nr_taken, nr_places));
-        size.nr_shelved.store(0, Ordering::Relaxed);
+        size.moves.nr_shelved.store(0, Ordering::Relaxed);
         assert!(!size.is_holding_slabs(nr_taken / 2, nr_places));
     }
 
