@@ -118,6 +118,11 @@ impl Effort {
         self.turns.wait();
     }
 
+    /// Rests, while others have their turns.
+    pub(crate) fn rest(self, rest: impl FnOnce()) {
+        self.turns.wait_after(rest);
+    }
+
     /// How many operations a repetition takes.
     fn calibrate(self, grain: u64, work: &mut impl FnMut(u64)) -> u64 {
         let mut nr_ops = grain;

@@ -22,11 +22,18 @@ pub(crate) enum Turns {
 impl Turns {
     /// Waits until it is this worker's turn. If the driver is gone there is none, and the process ends.
     pub(crate) fn wait(self) {
+        self.wait_after(|| ());
+    }
+
+    /// The same after a rest, during which the others have theirs.
+    pub(crate) fn wait_after(self, rest: impl FnOnce()) {
         if let Turns::Alone = self {
-            return;
+            return rest();
         }
         clock::give_up_never();
-        if !say(AT_TURN.as_bytes()) || !hear() {
+        let is_heard = say(AT_TURN.as_bytes());
+        rest();
+        if !is_heard || !hear() {
             process::exit(1);
         }
         clock::give_up_after(clock::TOO_LONG);

@@ -52,7 +52,7 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     elapsed += Clock::Thread.now() - start;
     answer.add_point("after", resident::now_bytes());
     if job.rests {
-        rest((QUIET * effort.factor as u32).min(MAX_QUIET));
+        effort.rest(|| rest((QUIET * effort.factor as u32).min(MAX_QUIET)));
         answer.add_point("later", resident::now_bytes());
     }
     answer.add_case("all", vec![elapsed.as_nanos() as f64 / nr_objects as f64]);

@@ -131,7 +131,7 @@ fn serve<H: Home>(
     answer.add_point("half-live", server.live_bytes());
     answer.add_point("half", resident::now_bytes());
     if job.rests {
-        burst::rest(REST);
+        effort.rest(|| burst::rest(REST));
         answer.add_point("half-later", resident::now_bytes());
     }
     server.tenants.iter().for_each(|tenant| lock(tenant).clear());
