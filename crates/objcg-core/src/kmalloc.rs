@@ -189,8 +189,7 @@ fn alloc_raw_pages(nr_bytes: usize, align: usize) -> Option<Pages> {
 /// `address` came from this module, and nothing uses the memory any more.
 #[inline]
 pub unsafe fn free(address: NonNull<u8>) {
-    // SAFETY: the caller has the object, and nobody else frees it.
-    match unsafe { SlabObject::find_live(address) } {
+    match SlabObject::find(address) {
         Some(object) => Cache::free(object),
         None => free_pages(address),
     }

@@ -151,9 +151,7 @@ impl KmemCache {
     /// The object came from this cache, and nothing uses it any more.
     #[inline]
     pub unsafe fn free(&self, object: NonNull<u8>) {
-        // SAFETY: the caller has the object, and nobody else frees it.
-        let found = unsafe { SlabObject::find_live(object) };
-        Cache::free(self.found(object, found));
+        Cache::free(self.find(object));
     }
 
     /// The same through the sheaves of a given CPU, wherever this thread runs.
@@ -162,11 +160,11 @@ impl KmemCache {
     /// As for [`KmemCache::free`].
     #[inline]
     pub unsafe fn free_on(&self, cpu: CpuId, object: NonNull<u8>) {
-        Cache::free_on(cpu, self.found(object, SlabObject::find(object)));
+        Cache::free_on(cpu, self.find(object));
     }
 
-    fn found(&self, object: NonNull<u8>, found: Option<SlabObject>) -> SlabObject {
-        let Some(found) = found else {
+    fn find(&self, object: NonNull<u8>) -> SlabObject {
+        let Some(found) = SlabObject::find(object) else {
             die!("{object:p}: freed to a cache, but no object starts there");
         };
         if !core::ptr::eq(found.cache(), self.cache()) {

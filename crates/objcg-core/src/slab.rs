@@ -87,11 +87,13 @@ pub(crate) struct SlabObject {
 
 impl SlabObject {
     /// Looks an address up; `None` unless an object starts there.
+    #[inline(always)]
     pub(crate) fn find(address: NonNull<u8>) -> Option<SlabObject> {
         SlabObject::in_page(address, page_alloc::lookup_at(address.as_ptr() as usize)?)
     }
 
     /// The same, for an address in this page.
+    #[inline(always)]
     pub(crate) fn in_page(address: NonNull<u8>, found: LookedUp) -> Option<SlabObject> {
         let place = found.page.place();
         let kind = found.kind(place);
@@ -99,24 +101,9 @@ impl SlabObject {
         Some(SlabObject { address, page: found.page, place, kind, obj_idx })
     }
 
-    /// The same in fewer instructions, for whoever was handed the object out.
-    ///
-    /// # Safety
-    /// Nobody frees the object meanwhile.
-    #[inline(always)]
-    pub(crate) unsafe fn find_live(address: NonNull<u8>) -> Option<SlabObject> {
-        let found = page_alloc::lookup_at(address.as_ptr() as usize)?;
-        let place = found.page.place();
-        let kind = found.kind(place);
-        // SAFETY: the object is in use, so its slab stays.
-        let obj_idx = unsafe { kind.live_object_at(place.offset(address.as_ptr() as usize))? };
-        Some(SlabObject { address, page: found.page, place, kind, obj_idx })
-    }
-
     /// Looks up an object that the engine itself handed out or holds.
     fn of(address: NonNull<u8>) -> SlabObject {
-        // SAFETY: nobody but the caller has the object, and no slab goes that has one out.
-        match unsafe { SlabObject::find_live(address) } {
+        match SlabObject::find(address) {
             Some(object) => object,
             None => die!("{address:p}: a free list leads to what is no object"),
         }

@@ -4,8 +4,6 @@
 //! where the look-up has an address of anyway. An entry is written by who makes a cache's first slab, before it is published, perhaps by two
 //! at once with the same; and again when the number is another cache's: of the one before no slab is left then.
 
-#![expect(unsafe_code, reason = "an entry that does not change is read as what it is, not as an atomic")]
-
 use core::hint;
 
 use super::region;
@@ -91,22 +89,7 @@ impl CacheKind {
     #[inline(always)]
     pub(crate) fn object_at(&self, offset: u32) -> Option<u32> {
         let reciprocal = self.divisor.reciprocal.load(Ordering::Relaxed);
-        Divisor { reciprocal, bound: self.divisor.bound.load(Ordering::Relaxed) }.quotient(offset)
-    }
-
-    /// The same, by reads that the compiler makes operands of the multiplication and the comparison: an atomic's it does not.
-    ///
-    /// # Safety
-    /// The caller has an object of a slab of this kind, which so does not become another cache's.
-    #[inline(always)]
-    pub(crate) unsafe fn live_object_at(&self, offset: u32) -> Option<u32> {
-        let Divisor { reciprocal, bound } = &self.divisor;
-        // SAFETY: the entry was written before the slab was published, and is not written while the slab is there. Who has an
-        // object knows of it from who allocated it, so this is behind the write.
-        let reciprocal = unsafe { reciprocal.as_ptr().read() };
-        // SAFETY: as above.
-        let bound = unsafe { bound.as_ptr().read() };
-        let obj_idx = Divisor { reciprocal, bound }.quotient(offset);
+        let obj_idx = Divisor { reciprocal, bound: self.divisor.bound.load(Ordering::Relaxed) }.quotient(offset);
         if obj_idx.is_none() {
             hint::cold_path();
         }
