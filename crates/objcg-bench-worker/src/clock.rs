@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use crate::protocol::{Job, Scale};
-use crate::turns::Turns;
+use crate::protocol::Scale;
+use crate::turns;
 
 /// Longer than anything that a worker does at once.
 pub(crate) const TOO_LONG: Duration = Duration::from_secs(300);
+/// Longer than all others' turns take.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// What time is.
 #[derive(Clone, Copy)]
@@ -51,11 +53,6 @@ pub(crate) fn give_up_after(time: Duration) {
     unsafe { libc::alarm(seconds) };
 }
 
-/// Takes that back.
-pub(crate) fn give_up_never() {
-    give_up_after(Duration::ZERO);
-}
-
 /// How much a workload does at a scale.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
@@ -64,22 +61,19 @@ pub(crate) struct Effort {
     repetition: Duration,
     /// By what workloads of a fixed length multiply their smallest sensible one.
     pub(crate) factor: usize,
-    /// Before each repetition the worker waits for its turn.
-    turns: Turns,
 }
 
-/// A repetition of a loop of any length begins with this part of it, which is not timed: others had the caches.
-const WARM_UP: u64 = 8;
+/// One part in so many of a repetition is done before it and not timed: others had the caches.
+pub(crate) const WARM_UP: u64 = 8;
 
 impl Effort {
-    pub(crate) fn of(job: &Job) -> Effort {
-        let (nr_repetitions, micros, factor) = match job.scale {
+    pub(crate) fn of(scale: Scale) -> Effort {
+        let (nr_repetitions, micros, factor) = match scale {
             Scale::Tiny => (2, 500, 1),
             Scale::Quick => (7, 3_000, 10),
             Scale::Full => (15, 15_000, 40),
         };
-        let turns = if job.in_turns { Turns::WithOthers } else { Turns::Alone };
-        Effort { nr_repetitions, repetition: Duration::from_micros(micros), factor, turns }
+        Effort { nr_repetitions, repetition: Duration::from_micros(micros), factor }
     }
 
     /// Nanoseconds an operation of each repetition of `work`, which is of one thread and does as many operations as it is told,
@@ -94,7 +88,7 @@ impl Effort {
         let lengths: [u64; N] = std::array::from_fn(|which| self.calibrate(grain, &mut |nr_ops| work(which, nr_ops)));
         let mut times = [const { Vec::new() }; N];
         for _ in 0..self.nr_repetitions {
-            self.wait_for_turn();
+            turns::wait();
             for which in 0..N {
                 work(which, (lengths[which] / grain / WARM_UP).max(1) * grain);
                 times[which].push(Clock::Thread.per_op(lengths[which], || work(which, lengths[which])));
@@ -103,24 +97,15 @@ impl Effort {
         times
     }
 
-    /// What each repetition of `measure` finds, which is as long as it is. One before them warms up.
+    /// What each repetition of `measure` finds, which is as long as it is: tens of milliseconds, so that it matters little that
+    /// others had the caches before it. One before them warms up.
     pub(crate) fn repeat_whole(self, mut measure: impl FnMut() -> f64) -> Vec<f64> {
         measure();
         let repetition = |_| {
-            self.wait_for_turn();
+            turns::wait();
             measure()
         };
         (0..self.nr_repetitions).map(repetition).collect()
-    }
-
-    /// Lets the other workers have a repetition.
-    pub(crate) fn wait_for_turn(self) {
-        self.turns.wait();
-    }
-
-    /// Rests, while others have their turns.
-    pub(crate) fn rest(self, rest: impl FnOnce()) {
-        self.turns.wait_after(rest);
     }
 
     /// How many operations a repetition takes.

@@ -42,9 +42,8 @@ fn answer() -> Result<Answer, String> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let job = Job::decode(&words)?;
     let mut answer = Answer { points: Vec::with_capacity(MAX_POINTS), ..Answer::default() };
-    let effort = Effort::of(&job);
-    effort.wait_for_turn();
-    workload::run(&job, effort, &mut answer)?;
+    turns::wait();
+    workload::run(&job, Effort::of(job.scale), &mut answer)?;
     answer.peak_bytes = resident::peak_bytes();
     // Last: a proof needs memory.
     answer.proof = rival::prove()?;

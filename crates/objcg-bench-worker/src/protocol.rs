@@ -1,6 +1,7 @@
 //! What the driver asks of a worker, and what the worker answers. Both compile this file.
 //!
-//! The question is a list of words, `key=value`; the answer is lines of words, the first of which says what the line is.
+//! The question is a list of words, `key=value`. Before it does anything, and between repetitions, a worker says that it waits, and goes
+//! on when it is sent a byte; others run meanwhile. The answer is lines of words, the first of which says what the line is.
 //! An answer ends with the line `end`: one without it is of a worker that died. A line of the answer that nobody knows is
 //! an error: driver and worker are built from the same tree.
 #![allow(dead_code, reason = "the driver writes what the worker reads, and the other way")]
@@ -8,8 +9,10 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What a worker says when it waits for its turn; it goes on when it is sent a byte.
+/// What a worker says when it waits for its turn: it has started, or done a repetition.
 pub(crate) const AT_TURN: &str = "turn\n";
+/// What it says when it waits until all are to rest at once.
+pub(crate) const AT_REST: &str = "rest\n";
 
 /// How a rival is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,8 +48,6 @@ pub(crate) struct Job {
     pub(crate) scale: Scale,
     /// Whether to look at memory again after a while, where the workload does.
     pub(crate) rests: bool,
-    /// Whether other workers have turns between its repetitions.
-    pub(crate) in_turns: bool,
     pub(crate) seed: u64,
 }
 
@@ -107,7 +108,6 @@ impl Job {
             format!("mode={}", self.mode.name()),
             format!("scale={}", self.scale.name()),
             format!("rests={}", self.rests),
-            format!("turns={}", self.in_turns),
             format!("seed={}", self.seed),
         ]
     }
@@ -120,14 +120,12 @@ impl Job {
         };
         let mode = value("mode")?;
         let scale = value("scale")?;
-        let is = |key| value(key)?.parse().map_err(|error| format!("{key}: {error}"));
         Ok(Job {
             workload: value("workload")?.to_owned(),
             variant: value("variant")?.to_owned(),
             mode: by_name(Mode::ALL, Mode::name, mode).ok_or_else(|| format!("no mode {mode}"))?,
             scale: by_name(Scale::ALL, Scale::name, scale).ok_or_else(|| format!("no scale {scale}"))?,
-            rests: is("rests")?,
-            in_turns: is("turns")?,
+            rests: value("rests")?.parse().map_err(|error| format!("rests: {error}"))?,
             seed: value("seed")?.parse().map_err(|error| format!("seed: {error}"))?,
         })
     }

@@ -156,7 +156,7 @@ pub(crate) struct RunArgs {
     /// What ratios are against; without, mimalloc-v3 if it is among the allocators, else the first of them.
     #[arg(long, value_name = "RIVAL", value_parser = rival_by_name())]
     baseline: Option<&'static Rival>,
-    /// How often each process runs; without, as often as suits the workload: 5 to 15 times, 3 to 15 with --quick.
+    /// How often each process runs; without, as often as suits the workload: 5 to 15 times, 3 to 11 with --quick.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: Option<u32>,
     /// Shorter and less often: a first look.

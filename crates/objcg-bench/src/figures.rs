@@ -1,8 +1,7 @@
 //! What workers answered, as medians and ratios.
 //!
 //! A round's time is the median of the process's repetitions; a figure is the median of the rounds. A round's ratio is the
-//! median of the ratios between repetitions of the same sweep, which are some tens of milliseconds apart; a ratio is the
-//! median of those.
+//! median of the ratios between repetitions of the same sweep; a ratio is the median of those.
 
 use crate::plan::Series;
 use crate::protocol::Answer;
@@ -179,4 +178,44 @@ fn numbered(times: &[f64]) -> Vec<(u32, f64)> {
 #[expect(clippy::cast_precision_loss, reason = "bytes of a process")]
 fn as_f64(bytes: u64) -> f64 {
     bytes as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Figures, Line, Measurement};
+    use crate::plan::Series;
+    use crate::protocol::{Answer, Case, Mode};
+    use crate::rivals::RIVALS;
+    use crate::workloads::WORKLOADS;
+
+    const LINES: [Series; 2] =
+        [Series { rival: &RIVALS[0], mode: Mode::Off }, Series { rival: &RIVALS[1], mode: Mode::Off }];
+
+    fn ratio(of: [&[f64]; 2], against: [&[f64]; 2]) -> Option<f64> {
+        let mut figures = Figures::default();
+        for (series, rounds) in LINES.iter().zip([of, against]) {
+            for (round, ns) in (0..).zip(rounds) {
+                let cases = vec![Case { name: "16".into(), ns: ns.to_vec() }];
+                let answer = Answer { cases, ..Answer::default() };
+                let (workload, variant) = (&WORKLOADS[0], "-".to_owned());
+                figures.add(Measurement { workload, variant, series: *series, round, answer });
+            }
+        }
+        let line = |series| Line { workload: WORKLOADS[0].name, variant: "-", series };
+        figures.ratio(line(LINES[0]), line(LINES[1]), "16")
+    }
+
+    #[test]
+    fn a_ratio_is_between_repetitions_of_the_same_sweep() {
+        // The machine's pace halves in the middle: the medians of the rounds are 4 and 2, and 3 and 6.
+        let (of, against) = ([2.0, 4.0, 4.0], [1.0, 2.0, 2.0]);
+        assert_eq!(ratio([&of, &of], [&against, &against]), Some(2.0));
+        assert_eq!(ratio([&[3.0, 3.0, 6.0], &[3.0, 3.0, 6.0]], [&[3.0, 6.0, 6.0], &[2.0, 2.0, 4.0]]), Some(1.25));
+    }
+
+    #[test]
+    fn a_ratio_is_of_what_both_have() {
+        assert_eq!(ratio([&[2.0, 9.0], &[8.0]], [&[1.0], &[4.0, 1.0]]), Some(2.0));
+        assert_eq!(ratio([&[2.0], &[]], [&[0.0], &[]]), None);
+    }
 }

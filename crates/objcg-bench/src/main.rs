@@ -1,7 +1,7 @@
 //! `objcg-bench`: objcg against other allocators.
 //!
 //! Each allocator is built into a worker of its own (`workers`), with the same source of the workloads. `plan` says who
-//! runs what and in which order, `run` starts one process after the other, `figures` makes medians and ratios of what they
+//! runs what and in which order, `run` lets the processes of a round take turns, `figures` makes medians and ratios of what they
 //! answer. `targets` holds them against what objcg promises. `table`, `plot` and `report` show it.
 //!
 //! `programs` is another comparison: programs of this system under objcg's library and under glibc. `soak` is no comparison: a server's mix for hours, which must

@@ -1,10 +1,11 @@
 //! Who runs what, and in which order.
 //!
 //! In a round each allocator has a process. They take turns of a repetition each: A, B, C, A, B, C. What slows the machine
-//! for a second then slows all of them, and a ratio is taken between repetitions of the same sweep. Each round begins with
-//! another allocator, so that none is always the first to meet what the workload before left behind. Heaps, of which a
-//! thousand take seconds and gigabytes, run after a round, one after the other. Unless the scale is full, all rounds but
-//! the first leave them out, and the look at memory after a while.
+//! for longer than that then slows all of them, and a ratio is taken between repetitions of the same sweep. Each round begins
+//! with another allocator and goes around in other steps, so that none is always the first to meet what the workload before
+//! left behind, or follows the same other. Heaps, of which a thousand take seconds and gigabytes, run after a round, one
+//! after the other: their ratios are to another time. Unless the scale is full, all rounds but the first leave them out,
+//! and the look at memory after a while.
 
 use crate::protocol::{Job, Mode, Scale};
 use crate::rivals::Rival;
@@ -60,7 +61,6 @@ pub(crate) fn sweeps(
             let (heaps, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.mode == Mode::Heaps);
             for round in 0..rounds.unwrap_or(workload.rounds(scale)) {
                 let is_whole = round == 0 || scale == Scale::Full;
-                let first = round as usize % lines.len().max(1);
                 let step = |&series: &Series| {
                     let job = Job {
                         workload: workload.name.to_owned(),
@@ -68,13 +68,12 @@ pub(crate) fn sweeps(
                         mode: series.mode,
                         scale,
                         rests: is_whole,
-                        in_turns: true,
                         // The same work for all, another in each round.
                         seed: u64::from(round) + 1,
                     };
                     Step { workload, series, round, job }
                 };
-                sweeps.push(lines[first..].iter().chain(&lines[..first]).map(step).collect());
+                sweeps.push(order(lines.len(), round as usize).map(|at| step(&lines[at])).collect());
                 sweeps.extend(heaps.iter().filter(|_| is_whole).map(|series| vec![step(series)]));
             }
         }
@@ -82,9 +81,21 @@ pub(crate) fn sweeps(
     sweeps
 }
 
+/// All numbers below `len`, from another one on in each round and in other steps: not of one if there are others, since an
+/// allocator's lines are next to each other.
+fn order(len: usize, round: usize) -> impl Iterator<Item = usize> {
+    let steps = (2..len).filter(|step| gcd(*step, len) == 1);
+    let step = steps.clone().nth(round % steps.count().max(1)).unwrap_or(1);
+    (0..len).map(move |nth| (round + nth * step) % len)
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{series, sweeps};
+    use super::{order, series, sweeps};
     use crate::protocol::{Mode, Scale};
     use crate::rivals::RIVALS;
     use crate::workloads::WORKLOADS;
@@ -94,16 +105,36 @@ mod tests {
     }
 
     #[test]
-    fn a_round_is_a_sweep_and_each_begins_with_another() {
+    fn a_round_is_a_sweep_of_all() {
         let lifo: Vec<_> = WORKLOADS.iter().filter(|workload| workload.name == "lifo").collect();
         let plan = sweeps(&lifo, &all()[1..4], Scale::Quick, Some(4));
         let names: Vec<Vec<_>> =
             plan.iter().map(|sweep| sweep.iter().map(|step| step.series.rival.name).collect()).collect();
         let [a, b, c] = ["glibc", "jemalloc", "mimalloc-v2"];
-        assert_eq!(names, [[a, b, c], [b, c, a], [c, a, b], [a, b, c]]);
+        assert_eq!(names, [[a, c, b], [b, a, c], [c, b, a], [a, c, b]]);
         for (round, sweep) in (0..).zip(&plan) {
-            assert!(sweep.iter().all(|step| step.round == round && step.job.in_turns));
+            assert!(sweep.iter().all(|step| step.round == round));
         }
+    }
+
+    #[test]
+    fn each_round_goes_around_all_in_another_order() {
+        for len in 0..20 {
+            for round in 0..40 {
+                let mut numbers: Vec<_> = order(len, round).collect();
+                assert!(len < 3 || numbers.windows(2).all(|pair| pair[1] != pair[0] + 1));
+                numbers.sort_unstable();
+                assert!(numbers.into_iter().eq(0..len));
+            }
+        }
+        let before_last = |round| {
+            let numbers: Vec<_> = order(14, round).collect();
+            let at = numbers.iter().position(|number| *number == 13).unwrap();
+            numbers[(at + 13) % 14]
+        };
+        let mut all_before: Vec<_> = (0..5).map(before_last).collect();
+        all_before.dedup();
+        assert_eq!(all_before.len(), 5);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::protocol::{Answer, Case, Job, Mode, Scale};
 
 fn job() -> Job {
     let (workload, variant) = ("tenants".to_owned(), "1000x2".to_owned());
-    Job { workload, variant, mode: Mode::Limit, scale: Scale::Quick, rests: true, in_turns: false, seed: 7 }
+    Job { workload, variant, mode: Mode::Limit, scale: Scale::Quick, rests: true, seed: 7 }
 }
 
 fn answer() -> Answer {
@@ -43,7 +43,6 @@ fn a_job_with_something_missing_or_unknown_is_refused() {
     assert_eq!(changed("mode=limit", "mode=half"), "no mode half");
     assert_eq!(changed("scale=quick", "scale=huge"), "no scale huge");
     assert!(changed("rests=true", "rests=1").starts_with("rests: "));
-    assert!(changed("turns=false", "turns=2").starts_with("turns: "));
     assert!(changed("seed=7", "seed=x").starts_with("seed: "));
 }
 

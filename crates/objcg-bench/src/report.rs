@@ -57,7 +57,7 @@ struct Time<'a> {
     ns_per_op: f64,
     /// The fastest repetition.
     ns_min: Option<f64>,
-    /// To the baseline, the median of the ratios within rounds.
+    /// To the baseline: see `Figures::ratio`.
     ratio: Option<f64>,
     /// The median of each round's repetitions.
     rounds: Vec<f64>,

@@ -132,9 +132,20 @@ fn measure(plan: &[Vec<Step>], workers: &[(&'static Rival, Worker)], findings: &
             }
         }
         while !running.is_empty() {
+            // Who is at rest waits for the others, whose turns it would disturb. Then all rest at once.
+            let all_rest = running.iter().all(|(_, process)| process.is_at_rest());
+            if all_rest {
+                running.iter_mut().for_each(|(_, process)| process.go_on());
+            }
             running.retain_mut(|(step, process)| {
-                bar.set_message(format!("{} {}", step.workload.name, step.series.name()));
-                match process.take_turn() {
+                if !all_rest {
+                    if process.is_at_rest() {
+                        return true;
+                    }
+                    bar.set_message(format!("{} {}", step.workload.name, step.series.name()));
+                    process.go_on();
+                }
+                match process.hear() {
                     Ok(None) => return true,
                     Ok(Some(answer)) => findings.add(step, answer, &bar),
                     Err(error) => findings.fail(step, &error, &bar),

@@ -115,10 +115,8 @@ impl Workload {
             (Scale::Quick, WorkloadKind::Burst) => 3,
             // Those whose CPUs meet at a lock take seconds.
             (Scale::Quick, _) if self.name == "cross" => 3,
-            (Scale::Quick, WorkloadKind::Tenants) => 7,
-            // Tenths of a second, in which the machine is as it happens to be.
-            (Scale::Quick, _) if matches!(self.name, "lifo" | "large" | "batch" | "larson") => 11,
-            (Scale::Quick, _) => 9,
+            (Scale::Quick, WorkloadKind::Tenants) => 9,
+            (Scale::Quick, _) => 11,
             (Scale::Full, WorkloadKind::Burst) => 5,
             (Scale::Full, WorkloadKind::Tenants) => 9,
             (Scale::Full, _) if self.has_fixed_length() => 9,

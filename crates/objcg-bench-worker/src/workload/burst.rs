@@ -15,6 +15,7 @@ use crate::protocol::Job;
 use crate::random::{Random, Sizes};
 use crate::resident;
 use crate::rival::{group_of, within};
+use crate::turns;
 
 /// Live bytes for each unit of effort, up to the most.
 const NR_BYTES: u64 = 8 << 20;
@@ -52,7 +53,8 @@ pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), 
     elapsed += Clock::Thread.now() - start;
     answer.add_point("after", resident::now_bytes());
     if job.rests {
-        effort.rest(|| rest((QUIET * effort.factor as u32).min(MAX_QUIET)));
+        turns::wait_for_rest();
+        rest((QUIET * effort.factor as u32).min(MAX_QUIET));
         answer.add_point("later", resident::now_bytes());
     }
     answer.add_case("all", vec![elapsed.as_nanos() as f64 / nr_objects as f64]);

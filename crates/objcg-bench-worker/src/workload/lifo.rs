@@ -1,6 +1,6 @@
 //! An object is allocated, its first word written, and it is freed: the shortest way through an allocator.
 //!
-//! An operation is a pair of an allocation and a free. Before each repetition one object more is kept, so that each is of another
+//! An operation is a pair of an allocation and a free. Before each repetition, and what warms up for it, one object more is kept, so that each is of another
 //! place: a loop over one object can meet an address that something else in it has the low bits of, and then takes up to half as long
 //! again.
 
@@ -11,7 +11,7 @@ use crate::pages::Pages;
 use crate::protocol::Job;
 use crate::rival::{group_of, within};
 
-/// As many repetitions, and calls that find how long they are, have a place of their own.
+/// As many repetitions, what warms up for them, and calls that find how long they are have a place of their own.
 const NR_KEPT: usize = 64;
 /// Pairs that are too few to time.
 pub(super) const GRAIN: u64 = 1000;

@@ -20,12 +20,13 @@ use std::time::Duration;
 use home::{Grouped, Home, Shared};
 
 use super::{Answer, burst};
-use crate::clock::{Clock, Effort};
+use crate::clock::{Clock, Effort, WARM_UP};
 use crate::pages::Pages;
 use crate::protocol::{Job, Mode};
 use crate::random::{Random, Sizes};
 use crate::resident;
 use crate::rival::Group;
+use crate::turns;
 
 const MIN_OBJECTS: usize = 20;
 const MAX_OBJECTS: usize = 400;
@@ -35,8 +36,6 @@ const MIN_REPLACED: usize = 4;
 const MAX_REPLACED: usize = 28;
 /// Pairs of a repetition, for each unit of effort; more if there are many tenants.
 const NR_PAIRS: usize = 10_000;
-/// The first part of a repetition, by one thread, is not timed: others had the caches.
-const WARM_UP: usize = 8;
 const REST: Duration = Duration::from_millis(500);
 
 pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), String> {
@@ -131,7 +130,8 @@ fn serve<H: Home>(
     answer.add_point("half-live", server.live_bytes());
     answer.add_point("half", resident::now_bytes());
     if job.rests {
-        effort.rest(|| burst::rest(REST));
+        turns::wait_for_rest();
+        burst::rest(REST);
         answer.add_point("half-later", resident::now_bytes());
     }
     server.tenants.iter().for_each(|tenant| lock(tenant).clear());
@@ -142,7 +142,9 @@ impl<H: Home> Server<'_, H> {
     /// Lets the threads fill the server and serve requests; times of a pair. Memory is looked at while the threads live.
     fn fill_and_churn(&self, seed: u64, effort: Effort, answer: &mut Answer) -> Vec<f64> {
         let nr_pairs = (NR_PAIRS * effort.factor).max(self.tenants.len() * MAX_OBJECTS / 4);
-        let nr_timed = nr_pairs - nr_pairs / WARM_UP;
+        // By one thread, also where there are two.
+        let nr_warming_up = nr_pairs / WARM_UP as usize;
+        let nr_timed = nr_pairs - nr_warming_up;
         let barrier = Barrier::new(self.nr_threads);
         let clock = Clock::of(self.nr_threads);
         let mut times = Vec::with_capacity(effort.nr_repetitions);
@@ -164,8 +166,8 @@ impl<H: Home> Server<'_, H> {
             self.fill(0, seed);
             let mut random = Random::new(seed);
             for _ in 0..effort.nr_repetitions {
-                effort.wait_for_turn();
-                self.churn(nr_pairs / WARM_UP, &mut random);
+                turns::wait();
+                self.churn(nr_warming_up, &mut random);
                 barrier.wait();
                 times.push(clock.per_op(nr_timed as u64, || {
                     self.churn(nr_timed / self.nr_threads, &mut random);

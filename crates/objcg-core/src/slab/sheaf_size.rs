@@ -19,6 +19,8 @@
 //! cache's places; to exceed that there are [`EXTRA_BYTES`] for all caches together. When that is used up and was asked for some more times
 //! all lose half of what they have learnt: sizes above their share, and places in the barn. So what was learnt once and is not needed any more is forgotten, and those that need it have it back at once.
 
+use core::mem::offset_of;
+
 use super::barn::MAX_FULL;
 use super::retire;
 use crate::page_alloc;
@@ -75,7 +77,8 @@ const NEITHER: u32 = 0;
 const TO_SLABS: u32 = 1;
 const FROM_SLABS: u32 = 2;
 
-/// On lines of its own, in two halves: every move of a sheaf reads the first, most write to the second, which so goes from CPU to CPU.
+/// On lines of its own, in two halves: every move of a sheaf reads the first; trades and puts write to the second, which so goes from CPU
+/// to CPU.
 #[repr(C, align(64))]
 pub(super) struct SheafSize {
     /// Objects; 0 without sheaves.
@@ -84,22 +87,22 @@ pub(super) struct SheafSize {
     size: AtomicU32,
     /// The halving that this size has seen.
     halving: AtomicU32,
+    /// Which way objects last went between sheaves and slabs.
+    last_move: AtomicU32,
     /// The capacity before sheaves were emptied.
     before: AtomicU32,
-    /// Slabs are looked at again when no more objects than this are taken.
-    look_at: AtomicU64,
     /// The most places since then.
     peak: AtomicU64,
+    /// Slabs are looked at again when no more objects than this are taken.
+    look_at: AtomicU64,
     /// Full sheaves that may wait in the barn, at least [`SHELVED_SHEAVES`].
     nr_shelves: AtomicU32,
     moves: Moves,
 }
 
 /// What moves of sheaves count.
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Moves {
-    /// Which way objects last went between sheaves and slabs.
-    last: AtomicU32,
     /// Trades with the barn or another CPU.
     nr_trades: AtomicU32,
     /// Objects that wait in the barn.
@@ -108,22 +111,20 @@ struct Moves {
     nr_put: AtomicU64,
 }
 
+const _: () = assert!(offset_of!(SheafSize, moves) == 64 && size_of::<SheafSize>() == 128);
+
 impl SheafSize {
     #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of a static")]
     pub(super) const NONE: SheafSize = SheafSize {
         capacity: AtomicU32::new(0),
         size: AtomicU32::new(0),
         halving: AtomicU32::new(0),
+        last_move: AtomicU32::new(NEITHER),
         before: AtomicU32::new(0),
-        look_at: AtomicU64::new(u64::MAX),
         peak: AtomicU64::new(0),
+        look_at: AtomicU64::new(u64::MAX),
         nr_shelves: AtomicU32::new(0),
-        moves: Moves {
-            last: AtomicU32::new(NEITHER),
-            nr_trades: AtomicU32::new(0),
-            nr_shelved: AtomicU32::new(0),
-            nr_put: AtomicU64::new(0),
-        },
+        moves: Moves { nr_trades: AtomicU32::new(0), nr_shelved: AtomicU32::new(0), nr_put: AtomicU64::new(0) },
     };
 
     pub(super) const fn for_objects(size: usize) -> SheafSize {
@@ -134,7 +135,7 @@ impl SheafSize {
     pub(super) fn set(&self, other: SheafSize) {
         self.capacity.store(other.capacity.load(Ordering::Relaxed), Ordering::Relaxed);
         self.size.store(other.size.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.moves.last.store(NEITHER, Ordering::Relaxed);
+        self.last_move.store(NEITHER, Ordering::Relaxed);
         self.look_at.store(u64::MAX, Ordering::Relaxed);
         self.moves.nr_put.store(0, Ordering::Relaxed);
         self.before.store(0, Ordering::Relaxed);
@@ -227,8 +228,8 @@ impl SheafSize {
 
     /// Whether objects went the other way last. Written only then: all CPUs read it.
     fn turns_to(&self, direction: u32) -> bool {
-        let last = self.moves.last.load(Ordering::Relaxed);
-        last != direction && self.moves.last.swap(direction, Ordering::Relaxed) == TO_SLABS + FROM_SLABS - direction
+        let last = self.last_move.load(Ordering::Relaxed);
+        last != direction && self.last_move.swap(direction, Ordering::Relaxed) == TO_SLABS + FROM_SLABS - direction
     }
 
     /// A sheaf is traded with the barn or another CPU of a cache with room for that many.
