@@ -1,7 +1,13 @@
-//! Threads that stay where they are: two that hand objects to each other measure nothing while they share a CPU.
+//! Threads that stay where they are: two that hand objects to each other measure nothing while they share a CPU, and loops that are
+//! compared with each other run on the same one, since the CPUs of a virtual machine are not equally fast at a time.
 #![expect(unsafe_code, reason = "a system call")]
 
 use std::mem;
+
+/// Keeps the thread of a loop on the same CPU as the other processes of a round, which have the same seed; in other rounds it is another.
+pub(crate) fn stay_with_others(seed: u64) {
+    stay_on(seed as usize);
+}
 
 /// Keeps this thread on the `nth` of the CPUs that it may use, counted round. Without the kernel's leave it stays free.
 pub(crate) fn stay_on(nth: usize) {

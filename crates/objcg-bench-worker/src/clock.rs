@@ -8,7 +8,7 @@ use crate::turns;
 
 /// Longer than anything that a worker does at once.
 pub(crate) const TOO_LONG: Duration = Duration::from_secs(300);
-/// Longer than all others' turns take.
+/// Longer than the others' turns take, though not if each of them takes too long.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// What time is.
@@ -97,8 +97,8 @@ impl Effort {
         times
     }
 
-    /// What each repetition of `measure` finds, which is as long as it is: tens of milliseconds, so that it matters little that
-    /// others had the caches before it. One before them warms up.
+    /// What each repetition of `measure` finds, which is as long as it is: four milliseconds or more, of which it takes some tens of
+    /// microseconds to have the caches back. One before them warms up.
     pub(crate) fn repeat_whole(self, mut measure: impl FnMut() -> f64) -> Vec<f64> {
         measure();
         let repetition = |_| {

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What a worker says when it waits for its turn: it has started, or done a repetition.
+/// What a worker says when it waits for its turn: it has started, or is about to begin a repetition.
 pub(crate) const AT_TURN: &str = "turn\n";
 /// What it says when it waits until all are to rest at once.
 pub(crate) const AT_REST: &str = "rest\n";

@@ -1,8 +1,8 @@
 //! Turns, which the workers of a round take: one runs, the others wait.
 //!
 //! A machine whose pace changes from one second to the next would make a ratio of two processes that run one after the
-//! other. So they take turns, each of which is a repetition: what slows the machine for a while slows the repetitions of
-//! all of them. A worker that waits says [`AT_TURN`] or [`AT_REST`], and goes on when it is sent a byte.
+//! other. So they take turns: the first sets up, each other one is a repetition, where a workload has repetitions. What slows the
+//! machine for a while slows the repetitions of all of them. A worker that waits says [`AT_TURN`] or [`AT_REST`], and goes on when it is sent a byte.
 #![expect(unsafe_code, reason = "no buffers: they would come from the allocator under test")]
 
 use std::io;

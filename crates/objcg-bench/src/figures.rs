@@ -4,7 +4,8 @@
 //! median of the ratios between repetitions of the same sweep; a ratio is the median of those.
 
 use crate::plan::Series;
-use crate::protocol::Answer;
+use crate::protocol::{Answer, Mode};
+use crate::rivals::RIVALS;
 use crate::statistics::{least, median, paired_ratio};
 use crate::workloads::Workload;
 
@@ -61,7 +62,7 @@ impl Figures {
         tables
     }
 
-    /// Who has answered, in the order of the first round.
+    /// Who has answered, in the order of [`RIVALS`]; who has heaps comes last.
     pub(crate) fn lines<'a>(&'a self, workload: &'a str, variant: &'a str) -> Vec<Line<'a>> {
         let mut lines: Vec<Line<'a>> = Vec::new();
         for measurement in &self.measurements {
@@ -70,6 +71,8 @@ impl Figures {
                 lines.push(Line { workload, variant, series: measurement.series });
             }
         }
+        let nth = |rival| RIVALS.iter().position(|known| known == rival);
+        lines.sort_by_key(|line| (line.series.mode == Mode::Heaps, nth(line.series.rival), line.series.mode));
         lines
     }
 
@@ -106,7 +109,7 @@ impl Figures {
         least(&self.repetitions(line, case).filter_map(|(_, times)| least(times)).collect::<Vec<_>>())
     }
 
-    /// How much longer an operation takes than another line's.
+    /// How much longer an operation takes than another line's. `None` of heaps against what has none: they have no sweep in common.
     pub(crate) fn ratio(&self, line: Line<'_>, against: Line<'_>, case: &str) -> Option<f64> {
         self.ratio_of((line, case), (against, case))
     }
@@ -117,6 +120,9 @@ impl Figures {
     }
 
     fn ratio_of(&self, (line, case): (Line<'_>, &str), (against, base): (Line<'_>, &str)) -> Option<f64> {
+        if line.series != against.series && [line, against].iter().any(|line| line.series.mode == Mode::Heaps) {
+            return None;
+        }
         let of_round = |(round, times): (u32, &[f64])| {
             let (_, base_times) = self.repetitions(against, base).find(|(other, _)| *other == round)?;
             paired_ratio(&numbered(times), &numbered(base_times))
@@ -187,6 +193,24 @@ mod tests {
     use crate::protocol::{Answer, Case, Mode};
     use crate::rivals::RIVALS;
     use crate::workloads::WORKLOADS;
+
+    #[test]
+    fn lines_are_in_the_order_of_rivals_and_heaps_are_last_and_have_no_ratio() {
+        let mut figures = Figures::default();
+        let arrivals = [(3, Mode::Heaps), (0, Mode::On), (5, Mode::Off), (0, Mode::Off), (3, Mode::Off)];
+        for (rival, mode) in arrivals {
+            let cases = vec![Case { name: "churn".into(), ns: vec![1.0] }];
+            let (series, answer) = (Series { rival: &RIVALS[rival], mode }, Answer { cases, ..Answer::default() });
+            figures.add(Measurement { workload: &WORKLOADS[0], variant: "1".to_owned(), series, round: 0, answer });
+        }
+        let lines = figures.lines(WORKLOADS[0].name, "1");
+        let [off, on, other, plain, heaps] =
+            [(0, Mode::Off), (0, Mode::On), (3, Mode::Off), (5, Mode::Off), (3, Mode::Heaps)]
+                .map(|(rival, mode)| Series { rival: &RIVALS[rival], mode });
+        assert_eq!(lines.iter().map(|line| line.series).collect::<Vec<_>>(), [off, on, other, plain, heaps]);
+        assert_eq!(figures.ratio(lines[4], lines[2], "churn"), None);
+        assert_eq!(figures.ratio(lines[3], lines[2], "churn"), Some(1.0));
+    }
 
     const LINES: [Series; 2] =
         [Series { rival: &RIVALS[0], mode: Mode::Off }, Series { rival: &RIVALS[1], mode: Mode::Off }];

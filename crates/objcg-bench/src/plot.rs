@@ -70,7 +70,7 @@ fn panels(figures: &Figures, workload: &'static Workload, variant: &str) -> Vec<
             bars: bars(&|line| figures.share(line, "live", "after")),
         },
         WorkloadKind::Burst => Panel {
-            caption: "resident two seconds after the last free".to_owned(),
+            caption: "resident when all was freed and two seconds of rest have passed".to_owned(),
             format: format::bytes,
             bars: bars(&|line| figures.point(line, "later")),
         },

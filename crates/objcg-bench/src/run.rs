@@ -15,7 +15,7 @@ use crate::plan::{Series, Step, sweeps};
 use crate::protocol::Answer;
 use crate::report::{Failure, Report};
 use crate::rivals::Rival;
-use crate::workers::Worker;
+use crate::workers::{Process, Worker};
 use crate::{plot, table};
 
 /// How a run ended.
@@ -120,41 +120,45 @@ fn measure(plan: &[Vec<Step>], workers: &[(&'static Rival, Worker)], findings: &
     for sweep in plan {
         let mut running = Vec::new();
         for step in sweep {
-            match workers
-                .iter()
-                .find(|(rival, _)| *rival == step.series.rival)
-                .map(|(_, worker)| worker.start(&step.job))
-            {
-                Some(Ok(process)) => running.push((step, process)),
-                Some(Err(error)) => findings.fail(step, &error, &bar),
+            let Some((_, worker)) = workers.iter().find(|(rival, _)| *rival == step.series.rival) else {
                 // It did not build, which is a failure already.
-                None => bar.inc(1),
+                bar.inc(1);
+                continue;
+            };
+            match worker.start(&step.job) {
+                Ok(process) => running.push((step, process)),
+                Err(error) => findings.fail(step, &error, &bar),
             }
         }
         while !running.is_empty() {
-            // Who is at rest waits for the others, whose turns it would disturb. Then all rest at once.
-            let all_rest = running.iter().all(|(_, process)| process.is_at_rest());
-            if all_rest {
-                running.iter_mut().for_each(|(_, process)| process.go_on());
-            }
-            running.retain_mut(|(step, process)| {
-                if !all_rest {
-                    if process.is_at_rest() {
-                        return true;
-                    }
-                    bar.set_message(format!("{} {}", step.workload.name, step.series.name()));
-                    process.go_on();
-                }
-                match process.hear() {
-                    Ok(None) => return true,
-                    Ok(Some(answer)) => findings.add(step, answer, &bar),
-                    Err(error) => findings.fail(step, &error, &bar),
-                }
-                false
-            });
+            go_around(&mut running, findings, &bar);
         }
     }
     bar.finish_and_clear();
+}
+
+/// Lets each process have a turn, or all that are left their rest; those that have answered are gone then.
+fn go_around(running: &mut Vec<(&Step, Process)>, findings: &mut Findings, bar: &ProgressBar) {
+    // Who is at rest waits for the others, whose turns it would disturb.
+    let all_rest = running.iter().all(|(_, process)| process.is_at_rest());
+    if all_rest {
+        running.iter_mut().for_each(|(_, process)| process.go_on());
+    }
+    running.retain_mut(|(step, process)| {
+        if !all_rest && process.is_at_rest() {
+            return true;
+        }
+        if !all_rest {
+            bar.set_message(format!("{} {}", step.workload.name, step.series.name()));
+            process.go_on();
+        }
+        match process.hear() {
+            Ok(None) => return true,
+            Ok(Some(answer)) => findings.add(step, answer, bar),
+            Err(error) => findings.fail(step, &error, bar),
+        }
+        false
+    });
 }
 
 impl Findings {

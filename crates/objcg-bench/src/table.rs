@@ -22,7 +22,7 @@ const OF_BURST: &[Column] = &[
     ("live", |f, l| or_dash(f.point(l, "live"), bytes)),
     ("RSS full", |f, l| or_dash(f.point(l, "full"), bytes)),
     ("RSS after", |f, l| or_dash(f.point(l, "after"), bytes)),
-    ("2 s later", |f, l| or_dash(f.point(l, "later"), bytes)),
+    ("after 2 s of rest", |f, l| or_dash(f.point(l, "later"), bytes)),
 ];
 
 const OF_PERCPU: &[Column] = &[
@@ -35,7 +35,7 @@ const OF_TENANTS: &[Column] = &[
     ("RSS", |f, l| or_dash(f.point(l, "after"), bytes)),
     ("live/RSS", |f, l| or_dash(f.share(l, "live", "after"), share)),
     ("half gone", |f, l| or_dash(f.share(l, "half-live", "half"), share)),
-    ("0.5 s later", |f, l| or_dash(f.share(l, "half-live", "half-later"), share)),
+    ("after 0.5 s of rest", |f, l| or_dash(f.share(l, "half-live", "half-later"), share)),
 ];
 
 /// How tables look.

@@ -170,7 +170,7 @@ impl Judge<'_> {
         // Nothing is live after the burst, so the bound has only its constant.
         let burst = self.line("burst", "-", "objcg", Mode::On);
         let later = self.figures.point(burst, "later").map(|bytes| (bytes, String::new()));
-        let name = "burst, RSS two seconds after the last free";
+        let name = "burst, RSS after two seconds of rest";
         targets.push(Target::new(name, Bound::AtMost(8.0 * MIB), later, format::bytes));
         targets
     }

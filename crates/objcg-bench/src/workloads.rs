@@ -126,6 +126,6 @@ impl Workload {
 
     /// Whether it takes as long as it takes; others are loops that are as long as they should be.
     fn has_fixed_length(&self) -> bool {
-        matches!(self.name, "larson" | "mstress" | "threads" | "realloc")
+        matches!(self.name, "cross" | "larson" | "mstress" | "threads")
     }
 }

@@ -3,6 +3,7 @@
 //! An operation is a pair of an allocation and a free.
 
 use super::Answer;
+use crate::affinity;
 use crate::clock::Effort;
 use crate::object::Object;
 use crate::pages::Pages;
@@ -15,6 +16,7 @@ pub(super) const NR_OBJECTS: usize = 1000;
 const NR_ORDERS: usize = 16;
 
 pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), String> {
+    affinity::stay_with_others(job.seed);
     let group = group_of(job.mode)?;
     let mut batches = Batches::new(job.seed);
     for size in [16, 64, 256, 1024] {

@@ -1,6 +1,6 @@
 //! A burst: a quarter of a gigabyte of small objects is allocated and freed. What stays resident?
 //!
-//! Resident bytes are taken before, with all objects live, right after the last was freed, and, if the job says so, two seconds later, in
+//! Resident bytes are taken before, with all objects live, right after the last was freed, and, if the job says so, after two seconds of rest, in
 //! which the process does little: allocators that give memory back only while they are called are called now and then. An
 //! operation is a pair of an allocation and a free.
 

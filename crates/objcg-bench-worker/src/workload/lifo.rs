@@ -5,6 +5,7 @@
 //! again.
 
 use super::Answer;
+use crate::affinity;
 use crate::clock::Effort;
 use crate::object::Object;
 use crate::pages::Pages;
@@ -17,6 +18,7 @@ const NR_KEPT: usize = 64;
 pub(super) const GRAIN: u64 = 1000;
 
 pub(super) fn run(job: &Job, effort: Effort, sizes: &[usize], answer: &mut Answer) -> Result<(), String> {
+    affinity::stay_with_others(job.seed);
     let group = group_of(job.mode)?;
     for &size in sizes {
         let mut kept: Pages<Option<Object>> = Pages::new(NR_KEPT, |_| None);

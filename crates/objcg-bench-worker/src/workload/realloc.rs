@@ -5,6 +5,7 @@
 //! one growth; the allocation and the free of the buffer are in it.
 
 use super::Answer;
+use crate::affinity;
 use crate::clock::Effort;
 use crate::object::Object;
 use crate::protocol::Job;
@@ -23,6 +24,7 @@ const GROWTHS: [Growth; 2] = [
 ];
 
 pub(super) fn run(job: &Job, effort: Effort, answer: &mut Answer) -> Result<(), String> {
+    affinity::stay_with_others(job.seed);
     let group = group_of(job.mode)?;
     for growth in &GROWTHS {
         let nr_doublings = (growth.to / growth.from).ilog2().into();

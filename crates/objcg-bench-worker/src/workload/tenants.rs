@@ -153,6 +153,7 @@ impl<H: Home> Server<'_, H> {
                 let barrier = &barrier;
                 scope.spawn(move || {
                     self.fill(nth, seed);
+                    barrier.wait();
                     let mut random = Random::new(seed ^ (nth as u64) << 32);
                     for _ in 0..effort.nr_repetitions {
                         barrier.wait();
@@ -164,6 +165,7 @@ impl<H: Home> Server<'_, H> {
                 });
             }
             self.fill(0, seed);
+            barrier.wait();
             let mut random = Random::new(seed);
             for _ in 0..effort.nr_repetitions {
                 turns::wait();

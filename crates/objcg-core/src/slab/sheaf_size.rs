@@ -78,7 +78,7 @@ const TO_SLABS: u32 = 1;
 const FROM_SLABS: u32 = 2;
 
 /// On lines of its own, in two halves: every move of a sheaf reads the first; trades and puts write to the second, which so goes from CPU
-/// to CPU.
+/// to CPU, and which of the others only a free that finds its sheaf full reads.
 #[repr(C, align(64))]
 pub(super) struct SheafSize {
     /// Objects; 0 without sheaves.
@@ -100,7 +100,7 @@ pub(super) struct SheafSize {
     moves: Moves,
 }
 
-/// What moves of sheaves count.
+/// What trades and puts count.
 #[repr(C, align(64))]
 struct Moves {
     /// Trades with the barn or another CPU.
